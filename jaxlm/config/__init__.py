@@ -1,0 +1,7 @@
+"""Typed config of a run: YAML in, frozen objects out."""
+
+from jaxlm.config.base import Section
+from jaxlm.config.load import dump, load
+from jaxlm.config.schema import Config
+
+__all__ = ["Config", "Section", "dump", "load"]

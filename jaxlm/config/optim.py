@@ -1,0 +1,84 @@
+"""The `optimizer` section: update rule, schedule, clipping, decay."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+
+from jaxlm.config.base import Section
+
+type Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+type Momentum = Annotated[float, Field(ge=0.0, lt=1.0)]
+
+
+class Schedule(Section):
+    """Linear warm-up to the peak, then decay to a floor at the last step."""
+
+    kind: Literal["cosine", "linear", "inverse_sqrt", "constant"] = "cosine"
+    """Shape of the decay after the warm-up."""
+    warmup_steps: NonNegativeInt = 100
+    """Steps of linear warm-up from 0 to learning_rate."""
+    floor: Fraction = 0.1
+    """Lowest rate as a share of learning_rate."""
+    decay_steps: PositiveInt | None = None
+    """Step at which the floor is reached; null: the last step of the run."""
+
+
+class _Optimizer(Section):
+    learning_rate: PositiveFloat = 1e-3
+    """Peak learning rate."""
+    weight_decay: NonNegativeFloat = 0.1
+    """Decoupled decay, times the learning rate, on matrices only."""
+    clip_norm: PositiveFloat | None = 1.0
+    """Gradients are scaled down to this global norm; null: no clipping."""
+    schedule: Schedule = Schedule()
+    """Learning rate over steps."""
+
+
+class AdamW(_Optimizer):
+    """AdamW (Loshchilov and Hutter 2019) with the constants of GPT-3 and LLaMA."""
+
+    kind: Literal["adamw"] = "adamw"
+    """Update rule."""
+    b1: Momentum = 0.9
+    """Decay of the first moment."""
+    b2: Momentum = 0.95
+    """Decay of the second moment."""
+    eps: PositiveFloat = 1e-8
+    """Added to the root of the second moment."""
+
+
+class Adafactor(_Optimizer):
+    """Adafactor (Shazeer and Stern 2018), factored, with momentum as PaLM and T5 variants use it."""
+
+    kind: Literal["adafactor"] = "adafactor"
+    """Update rule."""
+    momentum: Momentum = 0.9
+    """Decay of the momentum of the updates; 0 keeps no momentum."""
+    decay_exponent: PositiveFloat = 0.8
+    """The second moment decays by 1 - k^-decay_exponent at step k."""
+    clip_update: PositiveFloat = 1.0
+    """Updates are scaled down to this root mean square, tensor by tensor."""
+    min_factored: PositiveInt = 128
+    """Tensors whose two largest axes are at least this long keep factored moments."""
+
+
+class Muon(_Optimizer):
+    """Muon (Jordan et al. 2024) on the matrices of the blocks, AdamW on everything else."""
+
+    kind: Literal["muon"] = "muon"
+    """Update rule."""
+    momentum: Momentum = 0.95
+    """Nesterov momentum of the matrices' gradients."""
+    newton_schulz_steps: Annotated[int, Field(ge=1, le=10)] = 5
+    """Iterations of the quintic orthogonalisation."""
+    adam_learning_rate: PositiveFloat = 3e-3
+    """Peak rate of the tensors that AdamW updates; `learning_rate` is Muon's."""
+    b1: Momentum = 0.9
+    """AdamW's decay of the first moment."""
+    b2: Momentum = 0.95
+    """AdamW's decay of the second moment."""
+    eps: PositiveFloat = 1e-8
+    """AdamW's addition to the root of the second moment."""
+
+
+type Optimizer = Annotated[AdamW | Adafactor | Muon, Field(discriminator="kind")]

@@ -1,0 +1,98 @@
+"""The sections of a training run: train, mesh, checkpoint, recovery, eval, logging."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
+
+from jaxlm.config.base import Section
+
+
+class Train(Section):
+    """How long, in which batches, in which precision."""
+
+    steps: PositiveInt | None = None
+    """Optimizer steps; give this or `tokens`."""
+    tokens: PositiveInt | None = None
+    """Tokens to train on; rounded up to whole steps."""
+    batch_size: PositiveInt = 8
+    """Sequences a step, over all devices."""
+    microbatch_size: PositiveInt | None = None
+    """Sequences whose activations are held at once; null: the whole batch."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """Type of activations and products; parameters and optimizer state stay fp32."""
+    remat: Literal["none", "dots", "full"] = "dots"
+    """What the backward pass finds stored: everything, products of weights, or block inputs only."""
+    unroll_layers: bool = False
+    """Compile each block by itself: faster steps on a CPU, longer compilation."""
+    loss_chunk: PositiveInt = 1024
+    """Tokens a device whose logits exist at once in the loss."""
+
+
+class Mesh(Section):
+    """Devices along each axis; one axis may be -1 and takes what is left."""
+
+    data: Annotated[int, Field(ge=-1)] = -1
+    """Copies of the model that see different sequences."""
+    fsdp: Annotated[int, Field(ge=-1)] = 1
+    """Shards of parameters and optimizer state; also sees different sequences."""
+    stage: Annotated[int, Field(ge=-1)] = 1
+    """Pipeline stages."""
+    tensor: Annotated[int, Field(ge=-1)] = 1
+    """Shards of heads, MLP width and vocabulary."""
+    context: Annotated[int, Field(ge=-1)] = 1
+    """Shards of the sequence."""
+
+
+class Checkpoint(Section):
+    """When recovery checkpoints are written and how many stay."""
+
+    every: PositiveInt = 1000
+    """Steps between checkpoints; the last step always writes one."""
+    keep: PositiveInt = 3
+    """Newest checkpoints that stay."""
+    keep_every: PositiveInt | None = None
+    """Checkpoints at multiples of this many steps stay for good; null: none."""
+
+
+class Recovery(Section):
+    """What a start finds in its workdir, and what it does with it."""
+
+    resume: bool = True
+    """Go on from the newest good checkpoint; false: refuse a workdir that has one."""
+
+
+class Generate(Section):
+    """Text made at the end of a run, for the report."""
+
+    prompts: tuple[str, ...] = ()
+    """One sample a prompt; an empty prompt starts a document."""
+    max_tokens: PositiveInt = 64
+    """Longest continuation, in tokens."""
+    temperature: NonNegativeFloat = 0.8
+    """0 takes the likeliest token."""
+    top_k: PositiveInt | None = None
+    """Draw from this many likeliest tokens; null: all."""
+    top_p: Annotated[float, Field(gt=0.0, le=1.0)] = 0.95
+    """Draw from the smallest set with at least this probability."""
+
+
+class Eval(Section):
+    """What is measured on the validation split."""
+
+    every: PositiveInt | None = None
+    """Steps between evaluations while training; null: only at the end."""
+    batch_size: PositiveInt | None = None
+    """Sequences at once; null: train.batch_size."""
+    generate: Generate = Generate()
+    """Samples for the report."""
+
+
+class Logging(Section):
+    """What a run writes about itself."""
+
+    every: PositiveInt = 10
+    """Steps between lines in metrics.jsonl."""
+    tensorboard: bool = True
+    """Also write TensorBoard event files, in WORKDIR/tensorboard."""
+    peak_flops: PositiveFloat | None = None
+    """FLOP/s of one device, for MFU; null: known chips from the table, a CPU is measured."""
