@@ -1,0 +1,6 @@
+"""Windows of token ids to what a model is trained on; NumPy alone."""
+
+from jaxlm.objectives.batch import Batch
+from jaxlm.objectives.lm import lm
+
+__all__ = ["Batch", "lm"]
