@@ -1,0 +1,108 @@
+"""Thousands of documents as columns: one byte buffer and offsets for texts, ids and metadata."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from jaxlm.config.corpus import Source
+
+
+@dataclass(frozen=True)
+class Strings:
+    """N byte strings: string i is buffer[offsets[i]:offsets[i + 1]].
+
+    buffer: uint8 [bytes]; offsets: int64 [N + 1], from 0, never falling.
+    """
+
+    buffer: NDArray[np.uint8]
+    offsets: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, items: Iterable[bytes]) -> Self:
+        """Pack byte strings."""
+        items = list(items)
+        lengths = np.fromiter(map(len, items), np.int64, len(items))
+        offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
+        return cls(np.frombuffer(b"".join(items), np.uint8), offsets)
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def __getitem__(self, index: int) -> bytes:
+        return self.buffer[self.offsets[index] : self.offsets[index + 1]].tobytes()
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """Bytes of each string, int64 [N]."""
+        return np.diff(self.offsets)
+
+    def take(self, keep: NDArray[np.bool_]) -> "Strings":
+        """The strings where keep (bool [N]) is true, in order."""
+        return Strings(
+            self.buffer[np.repeat(keep, self.lengths)],
+            np.concatenate([np.zeros(1, np.int64), np.cumsum(self.lengths[keep])]),
+        )
+
+    def replace(self, items: dict[int, bytes]) -> "Strings":
+        """The same strings with those at the keys of `items` exchanged."""
+        return Strings.of(items[i] if i in items else self[i] for i in range(len(self)))
+
+
+@dataclass(frozen=True)
+class Documents:
+    """A batch of documents of one source. Texts are valid UTF-8; meta is a JSON object or empty."""
+
+    source: Source
+    texts: Strings
+    ids: Strings
+    meta: Strings
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def take(self, keep: NDArray[np.bool_]) -> "Documents":
+        """The documents where keep (bool [N]) is true, in order."""
+        if keep.all():
+            return self
+        return Documents(
+            self.source, self.texts.take(keep), self.ids.take(keep), self.meta.take(keep)
+        )
+
+    def id(self, index: int) -> str:
+        """The id of one document."""
+        return self.ids[index].decode()
+
+    def excerpt(self, index: int, characters: int = 300) -> str:
+        """The beginning of one text, at most `characters` long."""
+        start, end = self.texts.offsets[index : index + 2]
+        head = self.texts.buffer[start : min(end, start + 4 * characters)].tobytes()
+        return head.decode(errors="ignore")[:characters]
+
+    def save(self, folder: Path) -> None:
+        """Write the columns as .npy files that `load` maps into memory."""
+        for name in ("texts", "ids", "meta"):
+            column: Strings = getattr(self, name)
+            np.save(folder / f"{name}.npy", column.buffer)
+            np.save(folder / f"{name}_offsets.npy", column.offsets)
+
+    @classmethod
+    def load(cls, source: Source, folder: Path) -> Self:
+        """Map what `save` wrote; the pages are read when they are used."""
+        columns = (
+            Strings(load_array(folder / f"{name}.npy"), load_array(folder / f"{name}_offsets.npy"))
+            for name in ("texts", "ids", "meta")
+        )
+        return cls(source, *columns)
+
+
+def load_array(path: Path) -> NDArray[Any]:
+    """Map a .npy file for reading; an empty array cannot be mapped and is read."""
+    try:
+        array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+    except ValueError:
+        array = np.load(path, allow_pickle=False)
+    return array
