@@ -1,0 +1,369 @@
+"""The records in a workdir, read back: what each holds, and one clear error where one is broken.
+
+Every reader returns None where its record is not there yet. Ledgers and metrics are streamed, so
+memory does not grow with a ledger and grows by some 70 bytes a line of metrics.
+"""
+
+import zlib
+from array import array
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zstandard
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+)
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from jaxlm.errors import UserError
+from jaxlm.workdir import Workdir
+
+MAX_LINE = 1 << 24
+MAX_FILE = 1 << 28
+
+
+class Record(BaseModel):
+    """Keys beyond those named are another reader's."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class Count(Record):
+    documents: NonNegativeInt
+    bytes: NonNegativeInt
+
+
+class Stage(Count):
+    stage: str
+
+
+class SourceStats(Record):
+    kind: str
+    stages: list[Stage]
+    rules: dict[str, Count]
+
+
+class CorpusStats(Record):
+    """corpus/stats.json; a rule is named stage.rule."""
+
+    sources: dict[str, SourceStats]
+    seconds: float
+
+
+class LedgerEntry(Record):
+    """A line of corpus/ledger.jsonl.zst: one document that one rule dropped or changed."""
+
+    source: str
+    id: str
+    stage: str
+    rule: str
+    action: str
+    value: Any = None
+    threshold: Any = None
+    excerpt: str = ""
+    partner: str | None = None
+
+
+class TokenizerManifest(Record):
+    kind: str
+    vocab_size: PositiveInt
+    hash: str
+
+
+class Split(Count):
+    tokens: NonNegativeInt
+
+
+class TokenSource(Record):
+    train: Split
+    valid: Split
+
+
+class TokensManifest(Record):
+    tokenizer_hash: str
+    dtype: str
+    sources: dict[str, TokenSource]
+
+
+class Metric(Record):
+    """A line of metrics.jsonl; `source_tokens` counts the tokens read of each source so far."""
+
+    step: PositiveInt
+    loss: float | None
+    tokens: NonNegativeInt
+    learning_rate: float | None = None
+    grad_norm: float | None = None
+    step_time_s: float | None = None
+    tokens_per_s: float | None = None
+    mfu: float | None = None
+    mfu_causal: float | None = None
+    time: float | None = None
+    source_tokens: dict[str, NonNegativeInt] = {}
+
+
+class Score(Record):
+    loss: float
+    perplexity: float
+    bits_per_byte: float
+    tokens: NonNegativeInt
+
+
+class Evaluation(Record):
+    """eval.json."""
+
+    step: NonNegativeInt
+    sources: dict[str, Score]
+    all: Score
+    parameters: PositiveInt | None = None
+
+
+class Sample(Record):
+    """A line of samples.jsonl."""
+
+    prompt: str
+    text: str
+    temperature: float
+    top_p: float
+    seed: int
+    step: NonNegativeInt
+
+
+class ConfigSource(Record):
+    name: str
+    weight: PositiveFloat = 1.0
+
+
+class TrainKeys(Record):
+    steps: PositiveInt | None = None
+    tokens: PositiveInt | None = None
+    batch_size: PositiveInt
+
+
+class DataKeys(Record):
+    seq_len: PositiveInt
+
+
+class ConfigKeys(Record):
+    """The keys of config.yaml that people are told of here."""
+
+    sources: list[ConfigSource]
+    train: TrainKeys
+    data: DataKeys
+
+    @property
+    def steps(self) -> int:
+        """Length of the run in steps (0 where the config does not say)."""
+        return self.train.steps or -(
+            -(self.train.tokens or 0) // (self.train.batch_size * self.data.seq_len)
+        )
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """config.yaml: its text and the keys that reports use."""
+
+    text: str
+    keys: ConfigKeys
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """metrics.jsonl by column. `unfinished`: the last line was still being written."""
+
+    columns: dict[str, np.ndarray]
+    last: Metric
+    unfinished: bool
+
+
+@dataclass
+class RuleRecord:
+    """What the ledger says of one rule: entries by action and by source, and some examples."""
+
+    actions: Counter[str] = field(default_factory=Counter)
+    sources: Counter[str] = field(default_factory=Counter)
+    examples: list[LedgerEntry] = field(default_factory=list)
+
+
+def read_config(workdir: Workdir) -> RunConfig | None:
+    """Read config.yaml."""
+    path = workdir.config
+    if (data := _read(path)) is None:
+        return None
+    try:
+        tree = YAML(typ="safe", pure=True).load(data)
+    except (YAMLError, UnicodeDecodeError) as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f":{mark.line + 1}" if mark else ""
+        raise UserError(f"{path}{line}: not YAML; {_MEND}") from None
+    try:
+        keys = ConfigKeys.model_validate(tree)
+    except ValidationError as error:
+        raise UserError(f"{path}: {_first(error)}; {_MEND}") from None
+    return RunConfig(data.decode("utf-8"), keys)
+
+
+def read_corpus(workdir: Workdir) -> CorpusStats | None:
+    """Read corpus/stats.json."""
+    return _read_json(workdir.corpus / "stats.json", CorpusStats)
+
+
+def read_tokenizer(workdir: Workdir) -> TokenizerManifest | None:
+    """Read tokenizer/manifest.json."""
+    return _read_json(workdir.tokenizer / "manifest.json", TokenizerManifest)
+
+
+def read_tokens(workdir: Workdir) -> TokensManifest | None:
+    """Read tokens/manifest.json."""
+    return _read_json(workdir.tokens / "manifest.json", TokensManifest)
+
+
+def read_evaluation(workdir: Workdir) -> Evaluation | None:
+    """Read eval.json."""
+    return _read_json(workdir.evaluation, Evaluation)
+
+
+def read_ledger(workdir: Workdir, examples: int) -> dict[str, RuleRecord] | None:
+    """Read the ledger into one `RuleRecord` a rule (stage.rule), sorted by name.
+
+    The examples are those whose lines have the smallest CRC: a sample that depends neither on the
+    order of the ledger nor on chance, in memory that its length does not change.
+    """
+    path = workdir.corpus / "ledger.jsonl.zst"
+    if not path.is_file():
+        return None
+    rules: dict[str, RuleRecord] = {}
+    smallest: dict[str, list[tuple[int, bytes]]] = {}
+    for number, line, _ in _lines(path, _zstd_pieces(path)):
+        entry = _parse(LedgerEntry, line, f"{path}:{number}")
+        name = f"{entry.stage}.{entry.rule}"
+        rule = rules.setdefault(name, RuleRecord())
+        rule.actions[entry.action] += 1
+        rule.sources[entry.source] += 1
+        kept = smallest.setdefault(name, [])
+        candidate = (zlib.crc32(line), line)
+        if len(kept) < examples or candidate < kept[-1]:
+            kept.append(candidate)
+            kept.sort()
+            del kept[examples:]
+    for name, kept in smallest.items():
+        rules[name].examples = [_parse(LedgerEntry, line, str(path)) for _, line in kept]
+    return dict(sorted(rules.items()))
+
+
+def read_metrics(workdir: Workdir) -> Metrics | None:
+    """Read metrics.jsonl; a last line that is still being written is left out and reported."""
+    path = workdir.metrics
+    if not path.is_file():
+        return None
+    names = [name for name in Metric.model_fields if name != "source_tokens"]
+    columns = {name: array("d") for name in names}
+    last, unfinished = None, False
+    for number, line, ended in _lines(path, _pieces(path)):
+        try:
+            last = _parse(Metric, line, f"{path}:{number}")
+        except UserError:
+            if ended:
+                raise
+            unfinished = True
+            break
+        for name in names:
+            value = getattr(last, name)
+            columns[name].append(np.nan if value is None else value)
+    if last is None:
+        return None
+    return Metrics({name: np.array(c) for name, c in columns.items()}, last, unfinished)
+
+
+def read_samples(workdir: Workdir, most: int) -> list[Sample] | None:
+    """Read the last `most` lines of samples.jsonl."""
+    path = workdir.samples
+    if not path.is_file():
+        return None
+    last = deque(_lines(path, _pieces(path)), maxlen=most)
+    return [_parse(Sample, line, f"{path}:{number}") for number, line, _ in last]
+
+
+_MEND = "make it again or restore it"
+
+
+def _parse[R: Record](model: type[R], text: bytes, where: str) -> R:
+    try:
+        return model.model_validate_json(text)
+    except ValidationError as error:
+        raise UserError(f"{where}: {_first(error)}; {_MEND}") from None
+
+
+def _first(error: ValidationError) -> str:
+    """The first thing that is wrong, with its place inside the record."""
+    detail = error.errors(include_url=False)[0]
+    place = ".".join(map(str, detail["loc"]))
+    message = detail["msg"].replace(" at line 1 column", " at column")
+    return f"{place}: {message}" if place else message
+
+
+def _read(path: Path) -> bytes | None:
+    try:
+        if path.stat().st_size > MAX_FILE:
+            raise UserError(f"{path}: larger than {MAX_FILE} bytes; {_MEND}")
+        return path.read_bytes()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from None
+
+
+def _read_json[R: Record](path: Path, model: type[R]) -> R | None:
+    data = _read(path)
+    return None if data is None else _parse(model, data, str(path))
+
+
+def _lines(path: Path, pieces: Iterable[bytes]) -> Iterator[tuple[int, bytes, bool]]:
+    """Lines that are not blank, numbered from 1; False stands by a last one without its end."""
+    number, rest = 0, b""
+    for piece in pieces:
+        *whole, rest = (rest + piece).split(b"\n")
+        for line in whole:
+            number += 1
+            if line.strip():
+                yield number, line, True
+        if len(rest) > MAX_LINE:
+            raise UserError(f"{path}:{number + 1}: a line of more than {MAX_LINE} bytes; {_MEND}")
+    if rest.strip():
+        yield number + 1, rest, False
+
+
+def _pieces(path: Path, length: int = 1 << 16) -> Iterator[bytes]:
+    try:
+        with open(path, "rb") as file:
+            while piece := file.read(length):
+                yield piece
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from None
+
+
+def _zstd_pieces(path: Path) -> Iterator[bytes]:
+    """Decompressed pieces of a file of one or more zstd frames, the last of which must be whole."""
+    frame = None
+    # 2 KB of zstd expand to 64 MB at most: a hostile file cannot fill the memory
+    for piece in _pieces(path, 1 << 11):
+        while piece:
+            frame = frame or zstandard.ZstdDecompressor().decompressobj()
+            try:
+                yield frame.decompress(piece)
+            except zstandard.ZstdError as error:
+                raise UserError(f"{path}: broken zstd data ({error}); {_MEND}") from None
+            piece = frame.unused_data
+            if frame.eof:
+                frame = None
+    if frame is not None:
+        raise UserError(f"{path}: the zstd data ends too early; {_MEND}")
