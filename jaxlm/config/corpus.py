@@ -15,7 +15,7 @@ from pydantic import (
 from jaxlm.config.base import Section
 
 Kind = Literal["web", "book", "wiki", "forum", "code", "science", "docs", "other"]
-Format = Literal["auto", "text", "jsonl", "parquet", "html", "pydoc", "metadata"]
+Format = Literal["auto", "text", "jsonl", "json", "parquet", "html", "pydoc", "metadata"]
 Stage = Literal[
     "unicode",
     "quality.length",
@@ -42,8 +42,9 @@ class Source(Section):
     """Files: a local path or glob (**, {a,b}), hf://, s3://, gs://, https://, package:NAME/GLOB
     (files of an installed distribution), or python:topics, python:stdlib, python:descriptions."""
     format: Format = "auto"
-    """How a file is read; auto goes by its name (.txt .md .rst .py ..., .jsonl, .parquet, .html;
-    all but parquet also with .gz or .zst)."""
+    """How a file is read; auto goes by its name (.txt .md .rst .py ..., .jsonl, .json, .parquet,
+    .html; all but parquet also with .gz or .zst). json is one array of records; a .json file that
+    holds a record a line is jsonl."""
     weight: PositiveFloat = 1.0
     """Share of this source in the mixture, relative to the other sources' weights."""
     kind: Kind = "web"
@@ -51,13 +52,14 @@ class Source(Section):
     language: Annotated[str, Field(pattern=r"^[a-z]{2,3}$")] = "en"
     """ISO 639 code; each rule set says which languages it judges."""
     text_field: Annotated[str, Field(min_length=1)] = "text"
-    """Field or column with the text; a dot goes into an inner record (content.text)."""
+    """Field or column with the text; a dot goes into an inner record (content.text). A list of
+    strings is joined with newlines, a list of lists with blank lines."""
     id_field: Annotated[str, Field(min_length=1)] | None = None
     """Field or column with the document's id; null: FILE:NUMBER of the record."""
     meta_fields: tuple[str, ...] = ()
     """Further fields that stay with the document."""
     split: str | None = None
-    """Regular expression that separates documents inside a text file; null: a file is one."""
+    """Regular expression that separates documents inside a text; null: a text is one."""
     max_bytes: PositiveInt | None = None
     """Read no more than this many bytes of text, in the order of the sorted files; null: all."""
 
@@ -84,7 +86,8 @@ class Limits(Section):
     max_document_bytes: PositiveInt = 16 << 20
     """A longer text goes to the ledger."""
     max_line_bytes: PositiveInt = 64 << 20
-    """A longer line of a .jsonl file goes to the ledger, unread."""
+    """A longer line of a .jsonl file goes to the ledger, unread; a longer record of a .json file
+    is an error, as is a longer text file whose documents `split` separates."""
     max_expansion: PositiveInt = 300
     """A compressed file that grows by more than this factor (plus 64 MiB) is refused."""
 

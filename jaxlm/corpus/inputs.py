@@ -4,6 +4,7 @@ import fnmatch
 import importlib.metadata
 import importlib.util
 import re
+import sys
 import sysconfig
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -24,7 +25,8 @@ SOURCE_TEXT = """
 """
 FORMATS = {
     **dict.fromkeys(SOURCE_TEXT.split(), "text"),
-    **dict.fromkeys((".jsonl", ".ndjson", ".json"), "jsonl"),
+    **dict.fromkeys((".jsonl", ".ndjson"), "jsonl"),
+    ".json": "json",
     **dict.fromkeys((".html", ".htm"), "html"),
     ".parquet": "parquet",
 }
@@ -70,7 +72,7 @@ def _input(
     if kind is None:
         raise UserError(
             f"source {source.name!r}: the name of {path} does not tell its format; "
-            "set format to text, jsonl, parquet or html"
+            "set format to text, jsonl, json, parquet or html"
         )
     return InputFile(path, name, kind, size, stamp)
 
@@ -132,7 +134,11 @@ def _listed(path: str, source: Source) -> list[InputFile]:
 
 
 def _package(rest: str, source: Source) -> Iterator[InputFile]:
-    """package:NAME/GLOB: files of an installed distribution, relative to site-packages."""
+    """package:NAME/GLOB: files that an installed distribution lists, where * also matches /.
+
+    Names are relative to site-packages; those of files outside it (share/doc) begin below the
+    environment's root.
+    """
     name, _, pattern = rest.partition("/")
     try:
         distribution = importlib.metadata.distribution(name)
@@ -140,9 +146,17 @@ def _package(rest: str, source: Source) -> Iterator[InputFile]:
         raise UserError(
             f"source {source.name!r}: the package {name!r} is not installed; pip install {name}"
         ) from None
+    roots = [Path(sys.prefix).resolve(), Path(str(distribution.locate_file(""))).resolve()]
     for file in distribution.files or ():
-        if fnmatch.fnmatchcase(file.as_posix(), pattern) and ".." not in file.parts:
-            yield _local(source, Path(str(distribution.locate_file(file))), file.as_posix())
+        below = re.sub(r"^(\.\./)+", "", file.as_posix())
+        if fnmatch.fnmatchcase(below, pattern):
+            path = Path(str(distribution.locate_file(file))).resolve()
+            if not any(path.is_relative_to(root) for root in roots):
+                raise UserError(
+                    f"source {source.name!r}: the package {name!r} lists {file}, which lies "
+                    "outside its environment; install it again"
+                )
+            yield _local(source, path, below)
 
 
 def _python(what: str, source: Source) -> Iterator[InputFile]:

@@ -4,22 +4,23 @@ A broken record becomes a `Bad`, and reading goes on. A broken file raises UserE
 """
 
 import ast
-import contextlib
+import codecs
 import email
-import io
 import json
 import re
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, BinaryIO, cast
+from typing import Any, cast
 
 from jaxlm.config.corpus import Limits, Source
+from jaxlm.corpus.files import FREE_EXPANSION, broken, open_file, raw_file, whole
 from jaxlm.corpus.inputs import InputFile
 from jaxlm.errors import UserError
 
-FREE_EXPANSION = 64 << 20
+_JSON_OPEN = re.compile(r"[ \t\r\n]*\[?")
+_JSON_BETWEEN = re.compile(r"[ \t\r\n,]*")
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ def read(source: Source, file: InputFile, limits: Limits) -> Iterator[Record | B
     """
     reader = _READERS[file.format]
     try:
-        for record in reader(source, file, limits):
+        for record in _split(source, reader(source, file, limits)):
             if isinstance(record, Record):
                 if len(record.text) > limits.max_document_bytes:
                     size, limit = len(record.text), limits.max_document_bytes
@@ -65,131 +66,40 @@ def read(source: Source, file: InputFile, limits: Limits) -> Iterator[Record | B
     except FileNotFoundError:
         raise UserError(f"source {source.name!r}: {file.path}: no such file") from None
     except (EOFError, zlib.error) as error:
-        raise UserError(_broken(source, file, str(error))) from None
+        raise UserError(broken(source, file, str(error))) from None
     except OSError as error:
-        raise UserError(_broken(source, file, error.strerror or str(error))) from None
+        raise UserError(broken(source, file, error.strerror or str(error))) from None
 
 
-def _broken(source: Source, file: InputFile, reason: str) -> str:
-    return (
-        f"source {source.name!r}: {file.path} is broken or unreadable: {reason}; "
-        "fetch the file again or leave it out of the source's path"
-    )
-
-
-def _raw(file: InputFile) -> contextlib.AbstractContextManager[Any]:
-    """The file as it is stored."""
-    if "://" not in file.path:
-        return open(file.path, "rb")
-    import fsspec
-
-    return cast(contextlib.AbstractContextManager[Any], fsspec.open(file.path, "rb"))
-
-
-@contextlib.contextmanager
-def _open(source: Source, file: InputFile, limits: Limits) -> Iterator[Any]:
-    """The file's bytes, decompressed, and no more of them than limits.max_expansion allows."""
-    with _raw(file) as raw:
-        path = file.path.lower()
-        if not path.endswith((".gz", ".zst")):
-            yield raw
-            return
-        inner = _gzip(raw) if path.endswith(".gz") else _zstd(raw, source, file)
-        allowed = limits.max_expansion * max(file.size, 1) + FREE_EXPANSION
-        message = (
-            f"source {source.name!r}: {file.path} expands to more than {limits.max_expansion} "
-            "times its size; if that is right, raise prepare.limits.max_expansion"
-        )
-        yield io.BufferedReader(_Pieces(inner, allowed, message), 1 << 20)
-
-
-class _Pieces(io.RawIOBase):
-    """A raw stream over an iterator of byte strings, with a bound on their sum."""
-
-    def __init__(self, pieces: Iterator[bytes], allowed: int, message: str) -> None:
-        self._pieces, self._allowed, self._message = pieces, allowed, message
-        self._piece = memoryview(b"")
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        while not self._piece:
-            piece = next(self._pieces, None)
-            if piece is None:
-                return 0
-            self._allowed -= len(piece)
-            if self._allowed < 0:
-                raise UserError(self._message)
-            self._piece = memoryview(piece)
-        n = min(len(buffer), len(self._piece))
-        buffer[:n] = self._piece[:n]
-        self._piece = self._piece[n:]
-        return n
-
-
-def _gzip(raw: BinaryIO) -> Iterator[bytes]:
-    """Decompress gzip members; raises zlib.error or EOFError where they are broken or cut off."""
-    stream: Any = None
-    rest = b""
-    while chunk := rest or raw.read(1 << 16):
-        if stream is None:
-            stream = zlib.decompressobj(wbits=31)
-        yield stream.decompress(chunk, 1 << 22)
-        rest = stream.unconsumed_tail
-        if stream.eof:
-            stream, rest = None, stream.unused_data.lstrip(b"\0")
-    if stream is not None:
-        yield stream.flush()
-        if not stream.eof:
-            raise EOFError("the gzip stream ends early")
-
-
-def _zstd(raw: BinaryIO, source: Source, file: InputFile) -> Iterator[bytes]:
-    """Decompress zstd frames. A short input piece bounds what one call can expand to."""
-    import zstandard
-
-    stream: Any = None
-    rest = b""
-    try:
-        while chunk := rest or raw.read(1 << 12):
-            if stream is None:
-                stream = zstandard.ZstdDecompressor().decompressobj()
-            yield stream.decompress(chunk)
-            rest = b""
-            if stream.eof:
-                stream, rest = None, stream.unused_data
-    except zstandard.ZstdError as error:
-        raise UserError(_broken(source, file, str(error))) from None
-    if stream is not None:
-        raise EOFError("the zstd stream ends early")
+def _split(source: Source, records: Iterator[Record | Bad]) -> Iterator[Record | Bad]:
+    """Cut texts at source.split; the parts are numbered from 1, and empty ones are no documents."""
+    if source.split is None:
+        yield from records
+        return
+    separator = re.compile(source.split)
+    for record in records:
+        if isinstance(record, Bad):
+            yield record
+            continue
+        for number, part in enumerate(separator.split(record.text.decode()), start=1):
+            if part and part.strip():
+                yield Record(f"{record.id}:{number}", part.strip("\n").encode(), record.meta)
 
 
 def _text(source: Source, file: InputFile, limits: Limits) -> Iterator[Record | Bad]:
-    """A file is a document, or several where source.split separates them."""
-    with _open(source, file, limits) as stream:
-        raw, size = _whole(stream, limits.max_document_bytes if source.split is None else
-                           limits.max_line_bytes)  # fmt: skip
+    """A file is a text."""
+    limit = limits.max_document_bytes if source.split is None else limits.max_line_bytes
+    with open_file(source, file, limits) as stream:
+        raw, size = whole(stream, limit)
     if raw is None:
-        yield Bad(file.name, "max_document_bytes", size, size, limits.max_document_bytes)
+        yield Bad(file.name, "max_document_bytes", size, size, limit)
         return
     try:
-        text = raw.decode()
+        raw.decode()
     except UnicodeDecodeError as error:
         yield _not_utf8(file.name, raw, error)
         return
-    if source.split is None:
-        yield Record(file.name, raw)
-        return
-    for number, part in enumerate(re.split(source.split, text), start=1):
-        if part.strip():
-            yield Record(f"{file.name}:{number}", part.strip("\n").encode())
-
-
-def _whole(stream: BinaryIO, limit: int) -> tuple[bytes | None, int]:
-    """All bytes, or None when there are more than `limit`; and how many were seen."""
-    raw = stream.read(limit + 1)
-    return (raw, len(raw)) if len(raw) <= limit else (None, len(raw))
+    yield Record(file.name, raw)
 
 
 def _not_utf8(id: str, raw: bytes, error: UnicodeDecodeError) -> Bad:
@@ -201,8 +111,8 @@ def _html(source: Source, file: InputFile, limits: Limits) -> Iterator[Record | 
     """The main content of a page as text: no navigation, no scripts (resiliparse)."""
     from resiliparse.extract.html2text import extract_plain_text
 
-    with _open(source, file, limits) as stream:
-        raw, size = _whole(stream, limits.max_document_bytes)
+    with open_file(source, file, limits) as stream:
+        raw, size = whole(stream, limits.max_document_bytes)
     if raw is None:
         yield Bad(file.name, "max_document_bytes", size, size, limits.max_document_bytes)
         return
@@ -228,7 +138,7 @@ def _charset(raw: bytes) -> str:
 
 def _jsonl(source: Source, file: InputFile, limits: Limits) -> Iterator[Record | Bad]:
     """A JSON object a line; blank lines are allowed."""
-    with _open(source, file, limits) as stream:
+    with open_file(source, file, limits) as stream:
         number = 0
         while line := stream.readline(limits.max_line_bytes + 1):
             number += 1
@@ -257,6 +167,52 @@ def _json_record(source: Source, id: str, line: bytes) -> Record | Bad:
     return _record(source, id, partial(_inner, value), len(line), text[:300])
 
 
+def _json(source: Source, file: InputFile, limits: Limits) -> Iterator[Record | Bad]:
+    """One array of JSON objects, read a piece at a time. What is not JSON breaks the file, since
+    nothing says where the next record begins."""
+    decoder, decode = json.JSONDecoder(), codecs.getincrementaldecoder("utf-8-sig")()
+    text, at, number = "", 0, 0
+    between = _JSON_OPEN
+    with open_file(source, file, limits) as stream:
+        while True:
+            chunk = stream.read(max(1 << 20, len(text) - at))
+            try:
+                text, at = text[at:] + decode.decode(chunk, final=not chunk), 0
+            except UnicodeDecodeError as error:
+                raise UserError(broken(source, file, f"it is not UTF-8 ({error.reason})")) from None
+            while True:
+                found = between.match(text, at)
+                assert found is not None, "matches the empty string too"
+                at = found.end()
+                if found.group().strip() == "[":
+                    between = _JSON_BETWEEN
+                if text.startswith("]", at) and between is _JSON_BETWEEN:
+                    if text[at + 1 :].strip() or stream.read(1 << 20).strip():
+                        raise UserError(broken(source, file, "something follows the array"))
+                    return
+                if at == len(text):
+                    break
+                if between is _JSON_OPEN:
+                    raise UserError(broken(source, file, "it is not an array of records"))
+                try:
+                    value, end = decoder.raw_decode(text, at)
+                except (json.JSONDecodeError, RecursionError) as error:
+                    if chunk and len(text) - at <= limits.max_line_bytes:
+                        break  # the rest of the record is still to be read
+                    reason = f"record {number + 1}: {error}"
+                    raise UserError(broken(source, file, reason)) from None
+                number += 1
+                id, excerpt = f"{file.name}:{number}", text[at : at + 300]
+                if isinstance(value, dict):
+                    yield _record(source, id, partial(_inner, value), end - at, excerpt)
+                else:
+                    kind = type(value).__name__
+                    yield Bad(id, "not_an_object", end - at, kind, None, excerpt)
+                at = end
+            if not chunk:
+                raise EOFError("the array does not end")
+
+
 def _inner(value: Any, field: str) -> Any:
     """value[field], or the field of an inner object where the name has dots; None where absent."""
     if isinstance(value, dict) and field in value:
@@ -283,7 +239,8 @@ def _record(
             text = text.decode()
         except UnicodeDecodeError as error:
             return _not_utf8(id, get(source.text_field), error)
-    if not isinstance(text, str):
+    text = _joined(text)
+    if text is None:
         return Bad(id, "missing_text", size, source.text_field, None, excerpt)
     try:
         id.encode()
@@ -297,6 +254,17 @@ def _record(
     return Record(id, raw, packed)
 
 
+def _joined(value: Any) -> str | None:
+    """A string as it is, a list of strings as lines, a list of lists as paragraphs; else None."""
+    if isinstance(value, str) or not isinstance(value, list):
+        return value if isinstance(value, str) else None
+    parts = [_joined(part) for part in value]
+    whole = [part for part in parts if part is not None]
+    if not parts or len(whole) < len(parts):
+        return None
+    return ("\n" if isinstance(value[0], str) else "\n\n").join(whole)
+
+
 def _parquet(source: Source, file: InputFile, limits: Limits) -> Iterator[Record | Bad]:
     """A row is a document. Columns are read as bytes, so that one invalid text is one error."""
     import pyarrow as pa
@@ -306,7 +274,7 @@ def _parquet(source: Source, file: InputFile, limits: Limits) -> Iterator[Record
     if source.id_field is not None:
         fields.append(source.id_field)
     try:
-        with _raw(file) as raw:
+        with raw_file(file) as raw:
             table = pq.ParquetFile(raw)
             names = set(table.schema_arrow.names)
             missing = sorted({field for field in fields if field.split(".")[0] not in names})
@@ -327,7 +295,7 @@ def _parquet(source: Source, file: InputFile, limits: Limits) -> Iterator[Record
                     id = f"{file.name}:{number}"
                     yield _record(source, id, partial(_inner, row), size, "")
     except pa.ArrowException as error:
-        raise UserError(_broken(source, file, str(error).splitlines()[0])) from None
+        raise UserError(broken(source, file, str(error).splitlines()[0])) from None
 
 
 def _rows(batch: Any, text_field: str, pa: Any) -> list[dict[str, Any]]:
@@ -355,20 +323,20 @@ def _check_expansion(source: Source, file: InputFile, metadata: Any, limits: Lim
 
 def _pydoc(source: Source, file: InputFile, limits: Limits) -> Iterator[Record | Bad]:
     """pydoc_data/topics.py: the language reference as one dict literal, a topic a document."""
-    with _open(source, file, limits) as stream:
+    with open_file(source, file, limits) as stream:
         tree = ast.parse(stream.read(limits.max_line_bytes))
     for node in tree.body:
         if isinstance(node, ast.Assign) and isinstance(node.value, ast.Dict):
             for name, text in sorted(ast.literal_eval(node.value).items()):
                 yield Record(f"{file.name}:{name}", str(text).encode())
             return
-    raise UserError(_broken(source, file, "it holds no dict of topics"))
+    raise UserError(broken(source, file, "it holds no dict of topics"))
 
 
 def _metadata(source: Source, file: InputFile, limits: Limits) -> Iterator[Record | Bad]:
     """The long description in an installed distribution's METADATA file."""
-    with _open(source, file, limits) as stream:
-        raw, size = _whole(stream, limits.max_document_bytes)
+    with open_file(source, file, limits) as stream:
+        raw, size = whole(stream, limits.max_document_bytes)
     if raw is None:
         yield Bad(file.name, "max_document_bytes", size, size, limits.max_document_bytes)
         return
@@ -384,6 +352,7 @@ def _metadata(source: Source, file: InputFile, limits: Limits) -> Iterator[Recor
 _READERS: dict[str, Callable[[Source, InputFile, Limits], Iterator[Record | Bad]]] = {
     "text": _text,
     "jsonl": _jsonl,
+    "json": _json,
     "parquet": _parquet,
     "html": _html,
     "pydoc": _pydoc,
