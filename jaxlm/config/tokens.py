@@ -46,7 +46,7 @@ class Data(Section):
     validation_fraction: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.01
     """Share of each source's documents that is held apart for evaluation."""
     validation_bytes: PositiveInt = 16 << 20
-    """Text of one source that is held apart, at most (about); lowers the fraction where it binds."""
+    """Text of one source that is held apart, about and at most; lowers the fraction if need be."""
     dtype: Literal["auto", "uint16", "uint32"] = "auto"
     """Type of stored ids; auto: uint16 where the vocabulary fits."""
     shard_bytes: Annotated[int, Field(ge=1 << 16, le=1 << 32)] = 64 << 20

@@ -20,7 +20,7 @@ def lm(
     lengths_B: how many tokens of each row are real; the rest is padding: token 0, segment 0,
         weight 0. None: all are.
     """
-    B, T = windows_BT1.shape[0], windows_BT1.shape[1] - 1
+    T = windows_BT1.shape[1] - 1
     tokens_BT = windows_BT1[:, :-1].astype(np.int32)
     targets_BT = windows_BT1[:, 1:].astype(np.int32)
     starts_BT = windows_BT1[:, :-1] == bos_id

@@ -1,0 +1,16 @@
+"""Documents to token ids, token ids to batches."""
+
+from jaxlm.tokens.encode import tokenize
+from jaxlm.tokens.loader import Loader, open_loader, validation_batches
+from jaxlm.tokens.tokenizer import Tokenizer, load_tokenizer
+from jaxlm.tokens.train import train_tokenizer
+
+__all__ = [
+    "Loader",
+    "Tokenizer",
+    "load_tokenizer",
+    "open_loader",
+    "tokenize",
+    "train_tokenizer",
+    "validation_batches",
+]

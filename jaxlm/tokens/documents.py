@@ -1,0 +1,140 @@
+"""Clean documents as the corpus stage left them, in blocks of whole lines."""
+
+import hashlib
+import io
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import zstandard
+
+from jaxlm.errors import UserError
+
+BLOCK_BYTES = 1 << 20
+LONGEST_LINE = 1 << 30
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One file of the corpus, with what the corpus stage said of it."""
+
+    path: Path
+    documents: int
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Block:
+    """Consecutive lines of one shard."""
+
+    shard: Path
+    line: int
+    """Number of the first line, from 1."""
+    data: bytes
+
+
+def corpus_shards(corpus: Path, source: str) -> list[Shard]:
+    """The shards of one source, in order. Raises UserError where the corpus is not complete."""
+    stats = read_stats(corpus)
+    pattern = re.compile(re.escape(source) + r"-\d{5,}\.jsonl\.zst")
+    try:
+        shards = [
+            Shard(
+                corpus / "documents" / Path(entry["path"]).name,
+                int(entry["documents"]),
+                int(entry["bytes"]),
+                str(entry["sha256"]),
+            )
+            for entry in stats["shards"]
+            if pattern.fullmatch(Path(entry["path"]).name)
+        ]
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(
+            f"{corpus / 'stats.json'}: not readable ({error!r}); run `jaxlm prepare` again"
+        ) from None
+    if not any(shard.documents for shard in shards):
+        raise UserError(
+            f"{corpus}: no document of source {source} is left after cleaning; "
+            "see the ledger beside it for what was dropped, and relax prepare or remove the source"
+        )
+    return sorted(shards, key=lambda shard: shard.path.name)
+
+
+def read_stats(corpus: Path) -> dict[str, Any]:
+    """corpus/stats.json. Raises UserError where it is missing or broken."""
+    path = corpus / "stats.json"
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{corpus}: there is no corpus; run `jaxlm prepare` first") from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: {error}; run `jaxlm prepare` again") from None
+
+
+def read_blocks(shard: Shard) -> Iterator[Block]:
+    """The lines of a shard in blocks of about a megabyte, memory bounded by the longest line.
+
+    Raises UserError at the end where the file is not the one that the corpus stage wrote.
+    """
+    digest = hashlib.sha256()
+    line, held = 1, b""
+    try:
+        with open(shard.path, "rb") as file:
+            reader = zstandard.ZstdDecompressor(max_window_size=1 << 27).stream_reader(
+                _Hashed(file, digest), read_across_frames=True
+            )
+            while chunk := reader.read(BLOCK_BYTES):
+                held += chunk
+                end = held.rfind(b"\n") + 1
+                if end:
+                    yield Block(shard.path, line, held[:end])
+                    line += held.count(b"\n", 0, end)
+                    held = held[end:]
+                elif len(held) > LONGEST_LINE:
+                    raise UserError(f"{shard.path}:{line}: a line is longer than 1 GiB")
+    except (OSError, zstandard.ZstdError) as error:
+        raise UserError(
+            f"{shard.path}: cannot be read ({error}); run `jaxlm prepare` again"
+        ) from None
+    if digest.hexdigest() != shard.sha256 or held or line - 1 != shard.documents:
+        raise UserError(
+            f"{shard.path}: not the file that `jaxlm prepare` wrote (its checksum differs); "
+            "run `jaxlm prepare` again"
+        )
+
+
+class _Hashed(io.RawIOBase):
+    """A file that is hashed as it is read."""
+
+    def __init__(self, file: io.BufferedReader, digest: Any) -> None:
+        self._file, self._digest = file, digest
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        count = self._file.readinto(buffer)
+        self._digest.update(memoryview(buffer)[:count])
+        return count
+
+    def read(self, size: int = -1) -> bytes:
+        data = self._file.read(size)
+        self._digest.update(data)
+        return data
+
+
+def parse(block: Block) -> Iterator[tuple[str, str]]:
+    """The id and text of each document of a block. Raises UserError naming a bad line."""
+    for number, line in enumerate(block.data.split(b"\n")[:-1]):
+        try:
+            document = json.loads(line)
+            yield document["id"], document["text"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(
+                f"{block.shard}:{block.line + number}: not a document ({error!r}); "
+                "run `jaxlm prepare` again"
+            ) from None

@@ -1,0 +1,104 @@
+"""Which source example i of a run comes from: in exact proportion at every moment."""
+
+import heapq
+import math
+from fractions import Fraction
+
+import numpy as np
+from numpy.typing import NDArray
+
+SHORT_CYCLE = 1 << 16
+LONG_CYCLE = 1 << 20
+SMALLEST_COUNT = 16
+
+
+class Mixture:
+    """A cycle of sources that repeats for ever, with the prefix counts that make seeking free.
+
+    After any number of examples, each source's count differs from its exact share by less than
+    one (at most 1 - 1 / (2 S - 2) for S sources), hence by less than two within any window.
+    """
+
+    def __init__(self, weights: list[float]) -> None:
+        """Relative weights, one a source, positive."""
+        self.counts = cycle_counts(weights)
+        """Examples of each source in a cycle, int64 [S]; their ratio is the mixture."""
+        self.length = int(self.counts.sum())
+        self._cycle = tijdeman(self.counts)
+        # How many examples of its own source come before each slot of the cycle.
+        self._rank = np.empty(self.length, np.int64)
+        for source, count in enumerate(self.counts):
+            self._rank[self._cycle == source] = np.arange(count)
+
+    def __call__(self, example: NDArray[np.int64]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+        """The source of each example, and how many examples of that source came before it.
+
+        example: int64 [B], number in the run from 0. Returns int32 [B] and int64 [B].
+        """
+        cycle, slot = np.divmod(example, self.length)
+        source = self._cycle[slot]
+        return source, cycle * self.counts[source] + self._rank[slot]
+
+    def before(self, example: int) -> NDArray[np.int64]:
+        """How many examples of each source come before this one, int64 [S]."""
+        cycle, slot = divmod(example, self.length)
+        part = np.bincount(self._cycle[:slot], minlength=len(self.counts))
+        return cycle * self.counts + part
+
+
+def cycle_counts(weights: list[float]) -> NDArray[np.int64]:
+    """Whole numbers in the ratio of the weights, int64 [S].
+
+    Exact where the weights, read as the decimals that a person wrote, have a common denominator
+    up to 65536. Otherwise shares are rounded (largest remainder) to 1/65536, or finer, to
+    1/1048576, where a source would get fewer than 16 slots; each source gets one at least.
+    """
+    exact = [Fraction(repr(float(weight))) for weight in weights]
+    whole = [int(part * math.lcm(*(p.denominator for p in exact))) for part in exact]
+    whole = [number // math.gcd(*whole) for number in whole]
+    total = sum(whole)
+    if total <= SHORT_CYCLE:
+        return np.array(whole, np.int64)
+    length = SHORT_CYCLE
+    while length < LONG_CYCLE and min(whole) * length < SMALLEST_COUNT * total:
+        length *= 2
+    counts = [max(number * length // total, 1) for number in whole]
+    by_remainder = sorted(
+        range(len(whole)),
+        key=lambda s: Fraction(whole[s] * length, total) - counts[s],
+        reverse=True,
+    )
+    for source in by_remainder[: max(length - sum(counts), 0)]:
+        counts[source] += 1
+    return np.array(counts, np.int64)
+
+
+def tijdeman(counts: NDArray[np.int64]) -> NDArray[np.int32]:
+    """A sequence with counts[s] slots of each s in which every prefix is in proportion.
+
+    The chairman assignment (Tijdeman 1980): slot t goes, among the sources whose deficit
+    allows one more, to the one that must be served first. With L slots, S sources and
+    d = 1 / (2 S - 2), copy j (from 0) of source s may be placed from slot
+    ceil((j + d) L / counts[s]) on (slots from 1) and is due at (j + 1 - d) L / counts[s].
+    Returns int32 [L].
+    """
+    sizes = [int(count) for count in counts]
+    length, parts = sum(sizes), max(2 * len(sizes) - 2, 1)
+    share = 0 if len(sizes) == 1 else 1
+    opens: list[list[int]] = [[] for _ in range(length + 2)]
+    for source in range(len(sizes)):
+        opens[max(-(-share * length // (parts * sizes[source])), 1)].append(source)
+    done = [0] * len(sizes)
+    waiting: list[tuple[float, int]] = []
+    cycle = np.empty(length, np.int32)
+    for slot in range(1, length + 1):
+        for source in opens[slot]:
+            due = ((done[source] + 1) * parts - share) * length / sizes[source]
+            heapq.heappush(waiting, (due, source))
+        _, source = heapq.heappop(waiting)
+        cycle[slot - 1] = source
+        done[source] += 1
+        if done[source] < sizes[source]:
+            earliest = -(-(done[source] * parts + share) * length // (parts * sizes[source]))
+            opens[max(earliest, slot + 1)].append(source)
+    return cycle

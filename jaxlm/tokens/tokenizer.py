@@ -1,0 +1,218 @@
+"""Text to token ids and back, exactly."""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import sentencepiece
+from numpy.typing import NDArray
+
+from jaxlm.config.tokens import BYTE_VOCABULARY
+from jaxlm.errors import UserError
+from jaxlm.workdir import write_json
+
+MODEL, MANIFEST = "tokenizer.model", "manifest.json"
+SPACE_MARK = "\u2581"
+CACHED_WORDS = 1 << 18
+LONGEST_CACHED_WORD = 64
+
+
+class Tokenizer(Protocol):
+    """Text to ids and back. decode(encode(text)) == text for every text without surrogates."""
+
+    kind: str
+    vocab_size: int
+    bos_id: int
+    eos_id: int
+    hash: str
+    """sha256 of what defines the ids; recorded wherever ids are stored."""
+    token_bytes: NDArray[np.int32]
+    """UTF-8 bytes that each id stands for, int32 [vocab_size]; 0 for control ids."""
+
+    def encode_array(self, text: str) -> NDArray[np.unsignedinteger]:
+        """The ids of a text without BOS and EOS; uint16, or uint32 for more than 65536 ids."""
+        ...
+
+    def encode(self, text: str) -> list[int]:
+        """The ids of a text, without BOS and EOS."""
+        ...
+
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        """The ids of each text, without BOS and EOS."""
+        ...
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The text of ids; control ids are empty, bytes that are not UTF-8 become U+FFFD."""
+        ...
+
+
+def id_dtype(vocab_size: int) -> type[np.unsignedinteger]:
+    """The smallest type that holds every id."""
+    return np.uint16 if vocab_size <= 1 << 16 else np.uint32
+
+
+class ByteTokenizer:
+    """One id a UTF-8 byte; BOS is 256, EOS 257."""
+
+    kind = "byte"
+    vocab_size = BYTE_VOCABULARY
+    bos_id, eos_id = 256, 257
+    hash = hashlib.sha256(b"jaxlm byte tokenizer 1").hexdigest()
+    token_bytes = np.repeat(np.array([1, 0], np.int32), [256, 2])
+
+    def encode_array(self, text: str) -> NDArray[np.unsignedinteger]:
+        return np.frombuffer(text.encode(), np.uint8).astype(np.uint16)
+
+    def encode(self, text: str) -> list[int]:
+        return list(text.encode())
+
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        return [self.encode(text) for text in texts]
+
+    def decode(self, ids: Iterable[int]) -> str:
+        return bytes(i for i in map(int, ids) if i < 256).decode(errors="replace")
+
+
+class SentencePieceTokenizer:
+    """A SentencePiece model.
+
+    U+2581, which SentencePiece uses for the space and so cannot tell from one, is written as the
+    byte pieces of its UTF-8 form; SentencePiece's own decoder gives it back.
+    """
+
+    kind = "bpe"
+
+    def __init__(self, model: bytes, name: str) -> None:
+        """The content of a tokenizer.model; `name` is used in messages. Raises UserError."""
+        self._processor = sentencepiece.SentencePieceProcessor()
+        try:
+            self._processor.LoadFromSerializedProto(model)
+        except RuntimeError:
+            raise UserError(f"{name}: not a SentencePiece model") from None
+        processor = self._processor
+        self.hash = hashlib.sha256(model).hexdigest()
+        self.vocab_size = processor.vocab_size()
+        self.bos_id, self.eos_id = processor.bos_id(), processor.eos_id()
+        if min(self.bos_id, self.eos_id) < 0 or self.bos_id == self.eos_id:
+            raise UserError(f"{name}: has no ids of its own for begin and end of document")
+        pieces = [processor.id_to_piece(i) for i in range(self.vocab_size)]
+        byte_ids = {
+            int(piece[3:5], 16): i for i, piece in enumerate(pieces) if processor.is_byte(i)
+        }
+        if len(byte_ids) < 256:
+            raise UserError(
+                f"{name}: has no byte fallback, so that text which it does not know would be lost"
+            )
+        self.token_bytes = np.array(
+            [
+                1
+                if processor.is_byte(i)
+                else 0
+                if processor.is_control(i) or processor.is_unknown(i) or processor.is_unused(i)
+                else len(piece.replace(SPACE_MARK, " ").encode())
+                for i, piece in enumerate(pieces)
+            ],
+            np.int32,
+        )
+        self._dtype = id_dtype(self.vocab_size)
+        self._space_mark = self._packed([byte_ids[byte] for byte in SPACE_MARK.encode()])
+        # Where no piece holds a space behind another character, what stands before a space and
+        # what follows are encoded alike apart and together, so that words can be looked up.
+        apart = not any(re.search(f"[^{SPACE_MARK}]{SPACE_MARK}", piece) for piece in pieces)
+        probe = "a" + self._processor.decode(self._processor.encode("a")) + " "
+        self._words = _Words(self) if apart and self._splits(probe) else None
+
+    def _splits(self, text: str) -> bool:
+        # A model that adds a space before the text, or normalises, does so before each word too.
+        encode = self._processor.encode
+        return self._processor.decode(encode(text)) == text and encode("a a") == encode(
+            "a"
+        ) + encode(" a")
+
+    def _packed(self, ids: list[int]) -> bytes:
+        return np.array(ids, self._dtype).tobytes()
+
+    def encode_array(self, text: str) -> NDArray[np.unsignedinteger]:
+        if self._words is None:
+            parts = [self._packed(self._processor.encode(part)) for part in text.split(SPACE_MARK)]
+        else:
+            parts = [self._words.encode(part) for part in text.split(SPACE_MARK)]
+        return np.frombuffer(self._space_mark.join(parts), self._dtype)
+
+    def encode(self, text: str) -> list[int]:
+        return self.encode_array(text).tolist()
+
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        return [self.encode(text) for text in texts]
+
+    def decode(self, ids: Iterable[int]) -> str:
+        return self._processor.decode(list(map(int, ids)))
+
+
+class _Words(dict[str, bytes]):
+    """The packed ids of words that were met before; most words of a corpus are few."""
+
+    find = re.compile(r" *[^ ]+| +").findall
+
+    def __init__(self, tokenizer: SentencePieceTokenizer) -> None:
+        self._tokenizer = tokenizer
+
+    def __missing__(self, word: str) -> bytes:
+        ids = self._tokenizer._packed(self._tokenizer._processor.encode(word))
+        if len(word) <= LONGEST_CACHED_WORD:
+            if len(self) >= CACHED_WORDS:
+                self.clear()
+            self[word] = ids
+        return ids
+
+    def encode(self, text: str) -> bytes:
+        return b"".join(map(self.__getitem__, self.find(text)))
+
+
+def save_tokenizer(directory: Path, tokenizer: Tokenizer, model: bytes, **facts: Any) -> None:
+    """Write tokenizer.model (empty for kind byte) and manifest.json."""
+    (directory / MODEL).write_bytes(model)
+    write_json(
+        directory / MANIFEST,
+        {
+            "kind": tokenizer.kind,
+            "vocab_size": tokenizer.vocab_size,
+            "hash": tokenizer.hash,
+            "bos_id": tokenizer.bos_id,
+            "eos_id": tokenizer.eos_id,
+            **facts,
+        },
+    )
+
+
+def load_tokenizer(directory: Path) -> Tokenizer:
+    """The tokenizer of a workdir. Raises UserError where it is missing, broken or exchanged."""
+    try:
+        manifest = json.loads((directory / MANIFEST).read_text(encoding="utf-8"))
+        kind, expected = manifest["kind"], manifest["hash"]
+        model = (directory / MODEL).read_bytes()
+    except FileNotFoundError:
+        raise UserError(
+            f"{directory}: there is no tokenizer; run `jaxlm tokenizer` first"
+        ) from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{directory}: {error!r}; run `jaxlm tokenizer` again") from None
+    tokenizer: Tokenizer
+    if kind == "byte":
+        tokenizer = ByteTokenizer()
+    elif kind == "bpe":
+        if hashlib.sha256(model).hexdigest() != expected:
+            raise UserError(
+                f"{directory / MODEL}: not the file that its manifest.json names (the checksum "
+                "differs); put the right one back, or run `jaxlm tokenizer` again"
+            )
+        tokenizer = SentencePieceTokenizer(model, str(directory / MODEL))
+    else:
+        raise UserError(f"{directory / MANIFEST}: no tokenizer is of kind {kind!r}")
+    if tokenizer.hash != expected:
+        raise UserError(f"{directory / MANIFEST}: names another tokenizer than the one beside it")
+    return tokenizer
