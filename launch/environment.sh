@@ -68,7 +68,7 @@ find_python() {
         done < <(type -aP "$name")
     done
     for name in 3.12 3.13 3.14; do
-        for candidate in "${PYENV_ROOT:-$HOME/.pyenv}/versions/$name"*/bin/python3; do
+        for candidate in "${PYENV_ROOT:-${HOME:-}/.pyenv}/versions/$name"*/bin/python3; do
             if [[ -x $candidate ]]; then
                 try_python "$candidate" "pyenv's" && return
             fi
