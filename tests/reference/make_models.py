@@ -7,10 +7,10 @@ environment of its own (the project does not depend on torch):
     python3.11 -m venv ENV && ENV/bin/pip install torch==2.13.0 transformers==5.23.0
     ENV/bin/python tests/reference/make_models.py
 
-Configuration: 2 layers, width 64, 4 heads, 2 key/value heads, head width 16, gated mlp 128, vocabulary
-97, rope base 10000 (half-rotated layout), RMSNorm epsilon 1e-5, output head untied (tied in
-llama_tied.npz), attention in plain eager float32. Weights are random, large enough for attention to be
-far from uniform, and rounded to float16 values (stored as float32) so that the files stay small.
+Configuration: 2 layers, width 64, 4 heads, 2 key/value heads, head width 16, gated mlp 128,
+vocabulary 97, rope base 10000 (half-rotated layout), RMSNorm epsilon 1e-5, output head untied (tied in
+llama_tied.npz), attention in plain eager float32. Weights are random, large enough for attention
+to be far from uniform, and rounded to float16 values (stored as float32) so that the files stay small.
 
 Keys, the same in every file but llama_gradients.npz:
     model.* and lm_head.weight  parameters under transformers' names, Linear weights as [out, in]
@@ -18,8 +18,8 @@ Keys, the same in every file but llama_gradients.npz:
     logits [2,24,97]            their logits
     loss []                     mean of the cross-entropy of tokens 1..23 of both rows
     packed_ids [1,24], packed_positions [1,24], packed_segments [1,24]
-                                two documents (10 and 14 tokens) in one row; positions restart, and no
-                                token sees the other document
+                                two documents (10 and 14 tokens) in one row; positions restart, and
+                                no token sees the other document
     packed_logits [1,24,97]     their logits
     prompt [1,5], greedy [1,21] prompt, and prompt with 16 tokens by argmax
     greedy_margin [16]          best logit minus second best at each of these tokens
@@ -143,7 +143,7 @@ def reference(
 
 def save(name: str, arrays: dict[str, np.ndarray]) -> None:
     path = HERE / name
-    np.savez_compressed(path, **arrays)
+    np.savez_compressed(path, allow_pickle=False, **arrays)
     print(f"{name}: {path.stat().st_size} bytes, {len(arrays)} arrays")
 
 
