@@ -1,0 +1,70 @@
+"""The decoder: token ids to hidden states, to a loss or to the next token's logits."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from jaxlm.config.model import Model
+from jaxlm.models.attention import Mask
+from jaxlm.models.layers import Block, Cache, constant, gather, normal, rms_norm, rope_tables
+from jaxlm.parallel import spec
+
+type Remat = Literal["none", "dots", "full"]
+
+REMAT: dict[Remat, Callable[..., Any] | None] = {
+    "none": jax.checkpoint_policies.everything_saveable,
+    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    "full": None,
+}
+
+
+class Decoder(nnx.Module):
+    """A LLaMA-style causal decoder (Touvron et al. 2023): a pytree of fp32 parameters.
+
+    `blocks` holds all layers in one Block whose arrays have an axis of layers in front.
+    """
+
+    def __init__(self, model: Model, vocab_size: int, key: jax.Array) -> None:
+        embed_key, blocks_key, head_key = jax.random.split(key, 3)
+        V, D = vocab_size, model.d_model
+        self.embedding = normal(embed_key, (V, D), ("vocab", "embed"), model.init_std)
+        layer_keys = jax.random.split(blocks_key, model.layers)
+        self.blocks = jax.vmap(partial(Block, model))(layer_keys)
+        self.norm = constant(1.0, (D,), (None,))
+        if not model.tied:
+            self.head = normal(head_key, (V, D), ("vocab", "embed"), model.init_std)
+
+    def __call__(
+        self,
+        model: Model,
+        tokens_BT: jax.Array,
+        positions_BT: jax.Array,
+        mask: Mask,
+        *,
+        dtype: jnp.dtype = jnp.dtype(jnp.float32),
+        remat: Remat = "none",
+        unroll: bool = False,
+        cache: Cache | None = None,
+    ) -> tuple[jax.Array, Cache | None]:
+        """Hidden states after the last norm, ND in `dtype`, and the cache with these tokens in it."""
+        table_VD = gather(self.embedding, dtype)
+        tokens_N = jax.lax.reshape(tokens_BT, (tokens_BT.size,), out_sharding=spec("batch"))
+        x_ND = table_VD.at[tokens_N].get(out_sharding=spec("batch", None))
+        rope = rope_tables(positions_BT, model.head_width, model.position.theta)
+
+        def layer(x_ND: jax.Array, block_and_cache: tuple[Block, Cache | None]) -> Any:
+            block, layer_cache = block_and_cache
+            return block(model, x_ND, rope, mask, layer_cache)
+
+        if remat != "none":
+            layer = jax.checkpoint(layer, policy=REMAT[remat], prevent_cse=unroll)
+        x_ND, cache = jax.lax.scan(layer, x_ND, (self.blocks, cache), unroll=unroll or 1)
+        return rms_norm(x_ND, self.norm.get_value(), model.norm_eps), cache
+
+    def output_head(self, dtype: jnp.dtype) -> jax.Array:
+        """The matrix VD from hidden states to logits, in `dtype`."""
+        return gather(getattr(self, "head", self.embedding), dtype)

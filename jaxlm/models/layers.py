@@ -1,0 +1,167 @@
+"""Parts of a block: parameters, norm, rotation, attention, MLP."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from jaxlm.config.model import Model
+from jaxlm.models.attention import Mask, attention
+from jaxlm.parallel import spec
+
+# B batch, T sequence, N = B x T tokens, S cache slots, D residual width, K key-value heads, G query heads a
+# key-value head, H head width, F MLP width
+
+
+def normal(key: jax.Array, shape: tuple[int, ...], axes: tuple[str | None, ...], std: float) -> nnx.Param:
+    """An fp32 parameter drawn from N(0, std^2), with a logical name for each axis."""
+    return nnx.Param(std * jax.random.normal(key, shape, jnp.float32), axes=axes)
+
+
+def constant(value: float, shape: tuple[int, ...], axes: tuple[str | None, ...]) -> nnx.Param:
+    """An fp32 parameter that starts at one value."""
+    return nnx.Param(jnp.full(shape, value, jnp.float32), axes=axes)
+
+
+def gather(param: nnx.Param, dtype: jnp.dtype) -> jax.Array:
+    """The parameter in compute dtype, whole along the axes that only its storage is split over."""
+    axes = tuple(None if name == "embed" else name for name in param.axes)
+    return jax.reshard(param.get_value().astype(dtype), spec(*axes))
+
+
+def rms_norm(x: jax.Array, scale: jax.Array, eps: float) -> jax.Array:
+    """Root-mean-square norm over the last axis, in fp32 (Zhang and Sennrich 2019, eq. 4)."""
+    x32 = x.astype(jnp.float32)
+    inverse = jax.lax.rsqrt(jnp.mean(x32 * x32, axis=-1, keepdims=True) + eps)
+    return (x32 * inverse * scale).astype(x.dtype)
+
+
+def rope_tables(positions_BT: jax.Array, head_dim: int, theta: float) -> tuple[jax.Array, jax.Array]:
+    """cos and sin, fp32 BT(H/2), of position * theta^(-2i/H) (Su et al. 2021, eq. 15)."""
+    inverse_H2 = theta ** (-jnp.arange(0, head_dim, 2, dtype=jnp.float32) / head_dim)
+    angle = positions_BT[..., None].astype(jnp.float32) * inverse_H2
+    return jnp.cos(angle), jnp.sin(angle)
+
+
+def rotate(x: jax.Array, cos: jax.Array, sin: jax.Array) -> jax.Array:
+    """Rotate the pairs (i, i + H/2) of the last axis, the layout of LLaMA's published weights."""
+    first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
+    turned = [first * cos - second * sin, second * cos + first * sin]
+    return jnp.concatenate(turned, axis=-1).astype(x.dtype)
+
+
+class Cache(NamedTuple):
+    """Keys and values of one layer (or, with an axis in front, of all), for generation."""
+
+    k_BSKH: jax.Array
+    v_BSKH: jax.Array
+
+
+class SelfAttention(nnx.Module):
+    """Grouped-query attention; one fused projection makes queries, keys and values.
+
+    `qkv` groups by key-value head, [D, K, G + 2, H], so that a tensor shard holds whole groups.
+    """
+
+    def __init__(self, model: Model, key: jax.Array) -> None:
+        D, K, H = model.d_model, model.kv_head_count, model.head_width
+        G = model.heads // K
+        in_key, out_key = jax.random.split(key)
+        self.norm = constant(1.0, (D,), (None,))
+        self.qkv = normal(in_key, (D, K, G + 2, H), ("embed", "heads", None, None), model.init_std)
+        out_std = model.init_std / (2 * model.layers) ** 0.5
+        self.out = normal(out_key, (K, G, H, D), ("heads", None, None, "embed"), out_std)
+        if model.qkv_bias:
+            self.qkv_bias = constant(0.0, (K, G + 2, H), ("heads", None, None))
+        if model.qk_norm:
+            self.q_norm = constant(1.0, (H,), (None,))
+            self.k_norm = constant(1.0, (H,), (None,))
+
+    def __call__(
+        self,
+        model: Model,
+        x_ND: jax.Array,
+        rope: tuple[jax.Array, jax.Array],
+        mask: Mask,
+        cache: Cache | None,
+    ) -> tuple[jax.Array, Cache | None]:
+        dtype = x_ND.dtype
+        G = model.heads // model.kv_head_count
+        y_ND = rms_norm(x_ND, self.norm.get_value(), model.norm_eps)
+        qkv = jnp.einsum("nd,dkgh->nkgh", y_ND, gather(self.qkv, dtype))
+        if model.qkv_bias:
+            qkv += self.qkv_bias.get_value().astype(dtype)
+        shape = (*mask.segments_BT.shape, *qkv.shape[1:])
+        qkv = jax.lax.reshape(qkv, shape, out_sharding=spec("batch", None, "heads", None, None))
+        q_BTKGH, k_BTKH, v_BTKH = qkv[:, :, :, :G], qkv[:, :, :, G], qkv[:, :, :, G + 1]
+        if model.qk_norm:
+            q_BTKGH = rms_norm(q_BTKGH, self.q_norm.get_value(), model.norm_eps)
+            k_BTKH = rms_norm(k_BTKH, self.k_norm.get_value(), model.norm_eps)
+        cos, sin = rope
+        q_BTKGH = rotate(q_BTKGH, cos[:, :, None, None], sin[:, :, None, None])
+        k_BTKH = rotate(k_BTKH, cos[:, :, None], sin[:, :, None])
+        if cache is not None:
+            assert mask.first_B is not None, "a cached call says where its rows are written"
+            write = jax.vmap(lambda old, new, at: jax.lax.dynamic_update_slice(old, new, (at, 0, 0)))
+            cache = Cache(
+                write(cache.k_BSKH, k_BTKH.astype(cache.k_BSKH.dtype), mask.first_B),
+                write(cache.v_BSKH, v_BTKH.astype(cache.v_BSKH.dtype), mask.first_B),
+            )
+            k_BTKH, v_BTKH = cache
+        o_BTKGH = attention(q_BTKGH, k_BTKH, v_BTKH, mask, model.attention.kernel)
+        o_NKGH = jax.lax.reshape(
+            o_BTKGH, (x_ND.shape[0], *o_BTKGH.shape[2:]), out_sharding=spec("batch", "heads", None, None)
+        )
+        out_ND = jnp.einsum(
+            "nkgh,kghd->nd", o_NKGH, gather(self.out, dtype), out_sharding=spec("batch", None)
+        )
+        return x_ND + out_ND, cache
+
+
+class MLP(nnx.Module):
+    """Gated (swiglu, geglu) or plain squared-ReLU MLP; gate and up are one projection [D, 2, F]."""
+
+    def __init__(self, model: Model, key: jax.Array) -> None:
+        D, F = model.d_model, model.d_mlp
+        parts = 1 if model.mlp == "relu2" else 2
+        in_key, out_key = jax.random.split(key)
+        self.norm = constant(1.0, (D,), (None,))
+        self.up = normal(in_key, (D, parts, F), ("embed", None, "mlp"), model.init_std)
+        out_std = model.init_std / (2 * model.layers) ** 0.5
+        self.down = normal(out_key, (F, D), ("mlp", "embed"), out_std)
+
+    def __call__(self, model: Model, x_ND: jax.Array) -> jax.Array:
+        dtype = x_ND.dtype
+        y_ND = rms_norm(x_ND, self.norm.get_value(), model.norm_eps)
+        h = jnp.einsum("nd,dpf->npf", y_ND, gather(self.up, dtype))
+        match model.mlp:
+            case "swiglu":
+                a_NF = jax.nn.silu(h[:, 0]) * h[:, 1]
+            case "geglu":
+                a_NF = jax.nn.gelu(h[:, 0]) * h[:, 1]
+            case "relu2":
+                a_NF = jnp.square(jax.nn.relu(h[:, 0]))
+        return x_ND + jnp.einsum(
+            "nf,fd->nd", a_NF, gather(self.down, dtype), out_sharding=spec("batch", None)
+        )
+
+
+class Block(nnx.Module):
+    """Attention and MLP, each behind its norm and added to the residual stream."""
+
+    def __init__(self, model: Model, key: jax.Array) -> None:
+        attention_key, mlp_key = jax.random.split(key)
+        self.attention = SelfAttention(model, attention_key)
+        self.mlp = MLP(model, mlp_key)
+
+    def __call__(
+        self,
+        model: Model,
+        x_ND: jax.Array,
+        rope: tuple[jax.Array, jax.Array],
+        mask: Mask,
+        cache: Cache | None = None,
+    ) -> tuple[jax.Array, Cache | None]:
+        x_ND, cache = self.attention(model, x_ND, rope, mask, cache)
+        return self.mlp(model, x_ND), cache
