@@ -62,7 +62,7 @@ def write_report(workdir: Workdir) -> Path:
         funnel=corpus and funnel(corpus),
         rules=rules(corpus, ledger),
         has_ledger=ledger is not None,
-        alarms=corpus and alarms(corpus),
+        alarms=corpus and alarms(corpus, ledger),
         tokenizer=tokenizer,
         tokens=tokens,
         mixture=config and mixture(config.keys, tokens, metrics),
@@ -121,36 +121,43 @@ def rules(
     """One row a rule that did something, most documents first: counts of stats.json, actions and
     examples of the ledger."""
     rows: dict[str, dict[str, Any]] = {}
+
+    def row_of(name: str) -> dict[str, Any]:
+        new = {"name": name, "documents": 0, "bytes": 0, "sources": {}}
+        return rows.setdefault(name, new | {"actions": [], "examples": []})
+
     for source, stats in (corpus.sources if corpus else {}).items():
         for name, count in stats.rules.items():
-            row = rows.setdefault(name, {"name": name, "documents": 0, "bytes": 0, "sources": {}})
+            row = row_of(name)
             row["documents"] += count.documents
             row["bytes"] += count.bytes
             if count.documents:
                 row["sources"][source] = count.documents
     for name, record in (ledger or {}).items():
-        row = rows.setdefault(
-            name,
-            {
-                "name": name,
-                "documents": record.actions.total(),
-                "bytes": None,
-                "sources": dict(sorted(record.sources.items())),
-            },
-        )
-        row |= {"actions": sorted(record.actions), "examples": record.examples}
+        if name not in rows:
+            row_of(name).update(
+                documents=record.actions.total(),
+                bytes=None,
+                sources=dict(sorted(record.sources.items())),
+            )
+        rows[name].update(actions=sorted(record.actions), examples=record.examples)
     fired = [row for row in rows.values() if row["documents"]]
     return sorted(fired, key=lambda row: (-row["documents"], row["name"]))
 
 
-def alarms(corpus: records.CorpusStats) -> list[str]:
-    """Rules that took nearly all of a source, and rules that never did anything."""
+def alarms(corpus: records.CorpusStats, ledger: dict[str, records.RuleRecord] | None) -> list[str]:
+    """Sources that were cut, rules that took nearly all of one, rules that never did anything."""
     found, fired = [], dict[str, bool]()
     for source, stats in corpus.sources.items():
         read = stats.stages[0].documents if stats.stages else 0
+        if stats.cut_at_max_bytes:
+            limit = units.size(stats.max_bytes or 0)
+            found.append(f"{source} was read up to its max_bytes, {limit}; it has more")
         for rule, count in stats.rules.items():
             fired[rule] = fired.get(rule, False) or count.documents > 0
-            if read >= ALARM_DOCUMENTS and count.documents >= ALARM_SHARE * read:
+            # a rule that changes most documents is no alarm
+            drops = ledger is None or rule not in ledger or "drop" in ledger[rule].actions
+            if drops and read >= ALARM_DOCUMENTS and count.documents >= ALARM_SHARE * read:
                 found.append(
                     f"{rule} took {units.whole(count.documents)} of the {units.whole(read)} "
                     f"documents of {source}"

@@ -51,6 +51,8 @@ class SourceStats(Record):
     kind: str
     stages: list[Stage]
     rules: dict[str, Count]
+    max_bytes: PositiveInt | None = None
+    cut_at_max_bytes: bool = False
 
 
 class CorpusStats(Record):

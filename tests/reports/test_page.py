@@ -205,6 +205,22 @@ def test_every_broken_record_is_told_at_once(workdir: Workdir) -> None:
     assert not (workdir.report / "index.html").exists()
 
 
+def test_alarms_are_of_drops_and_cuts(workdir: Workdir) -> None:
+    path = workdir.corpus / "stats.json"
+    stats = json.loads(path.read_text())
+    stats["sources"]["web"] |= {"max_bytes": 5_000_000, "cut_at_max_bytes": True}
+    stats["sources"]["web"]["rules"]["quality.nfc"] = {"documents": 1234, "bytes": 9}
+    path.write_text(json.dumps(stats))
+    write_lines(
+        workdir.corpus / "ledger.jsonl.zst",
+        [entry("web", f"page-{i}", "nfc", action="change") for i in range(1234)],
+    )
+    text = Page(write_report(workdir)).text
+    assert "web was read up to its max_bytes, 5.00 MB" in text
+    assert "quality.nfc took" not in text
+    assert "quality.gopher.min_words took 19 of the 20 documents of code" in text
+
+
 def test_more_sources_than_colours(workdir: Workdir) -> None:
     stats = json.loads((workdir.corpus / "stats.json").read_text())
     stats["sources"] = {f"source{i}": stats["sources"]["web"] for i in range(30)}
