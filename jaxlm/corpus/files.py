@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any, BinaryIO, cast
 
 from jaxlm.config.corpus import Limits, Source
-from jaxlm.corpus.inputs import InputFile
+from jaxlm.corpus.listing import InputFile
 from jaxlm.errors import UserError
 
 FREE_EXPANSION = 64 << 20

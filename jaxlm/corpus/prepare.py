@@ -18,11 +18,10 @@ from typing import Any, BinaryIO
 
 from jaxlm.config import Config
 from jaxlm.config.corpus import Prepare, Source
-from jaxlm.corpus import inputs as inputs_
-from jaxlm.corpus import recipes
+from jaxlm.corpus import listing, recipes
 from jaxlm.corpus.executor import executor
-from jaxlm.corpus.inputs import InputFile
 from jaxlm.corpus.ledger import Tally
+from jaxlm.corpus.listing import InputFile
 from jaxlm.corpus.stages import DUPLICATES
 from jaxlm.corpus.stages.duplicates import Batch
 from jaxlm.corpus.work import Result, Segment, Stored, process_batches, read_files, write_shard
@@ -133,7 +132,7 @@ def _sources(config: Config) -> list[tuple[Source, list[InputFile]]]:
     for given in config.sources:
         try:
             source = recipes.resolve(given)
-            out.append((source, inputs_.files(source)))
+            out.append((source, listing.files(source)))
         except UserError as error:
             problems += error.messages
     if problems:

@@ -16,7 +16,7 @@ from typing import Any, cast
 
 from jaxlm.config.corpus import Limits, Source
 from jaxlm.corpus.files import FREE_EXPANSION, broken, open_file, raw_file, whole
-from jaxlm.corpus.inputs import InputFile
+from jaxlm.corpus.listing import InputFile
 from jaxlm.errors import UserError
 
 _JSON_OPEN = re.compile(r"[ \t\r\n]*\[?")

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from jaxlm.config.corpus import Prepare, Rules, Source
 from jaxlm.corpus.documents import Documents, Strings, load_array
-from jaxlm.corpus.inputs import InputFile
 from jaxlm.corpus.ledger import Tally, entry
+from jaxlm.corpus.listing import InputFile
 from jaxlm.corpus.readers import Bad, Record, read
 from jaxlm.corpus.stages import CHANGERS, DUPLICATES, TAGGERS, decide
 from jaxlm.corpus.statistics import Analysis
