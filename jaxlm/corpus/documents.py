@@ -86,8 +86,8 @@ class Documents:
         """Write the columns as .npy files that `load` maps into memory."""
         for name in ("texts", "ids", "meta"):
             column: Strings = getattr(self, name)
-            np.save(folder / f"{name}.npy", column.buffer)
-            np.save(folder / f"{name}_offsets.npy", column.offsets)
+            save_array(folder / f"{name}.npy", column.buffer)
+            save_array(folder / f"{name}_offsets.npy", column.offsets)
 
     @classmethod
     def load(cls, source: Source, folder: Path) -> Self:
@@ -97,6 +97,15 @@ class Documents:
             for name in ("texts", "ids", "meta")
         )
         return cls(source, *columns)
+
+
+def save_array(path: Path, array: NDArray[Any]) -> None:
+    """Write a .npy file. Unlike np.save, an error says what the system said (a full disk)."""
+    array = np.ascontiguousarray(array)
+    with open(path, "wb") as file:
+        header = np.lib.format.header_data_from_array_1_0(array)
+        np.lib.format.write_array_header_1_0(file, header)
+        file.write(array.data)
 
 
 def load_array(path: Path) -> NDArray[Any]:

@@ -58,7 +58,7 @@ def files(source: Source) -> list[InputFile]:
     elif scheme == "package" and colon:
         found = list(_package(rest, source))
     else:
-        found = _listed(path, source)
+        found = [file for part in braces(path) for file in _listed(part, source)]
     if not found:
         raise UserError(f"source {source.name!r}: no file matches {path}")
     return sorted(found, key=lambda file: file.name)
@@ -75,6 +75,15 @@ def _input(
             "set format to text, jsonl, json, parquet or html"
         )
     return InputFile(path, name, kind, size, stamp)
+
+
+def braces(path: str) -> list[str]:
+    """shard-{0,1}.jsonl -> shard-0.jsonl, shard-1.jsonl."""
+    found = re.search(r"\{([^{}]*)\}", path)
+    if found is None:
+        return [path]
+    head, tail = path[: found.start()], path[found.end() :]
+    return [whole for part in found[1].split(",") for whole in braces(head + part + tail)]
 
 
 def plain_suffix(path: str) -> str:
@@ -100,7 +109,7 @@ def _listed(path: str, source: Source) -> list[InputFile]:
         import fsspec
 
         system, root = fsspec.core.url_to_fs(path)
-        magic = re.search(r"[*?\[{]", root)
+        magic = re.search(r"[*?\[]", root)
         if magic:
             base = root[: magic.start()].rpartition("/")[0]
             listing: dict[str, Any] = system.glob(root, detail=True)

@@ -193,7 +193,8 @@ def _json(source: Source, file: InputFile, limits: Limits) -> Iterator[Record | 
                 if at == len(text):
                     break
                 if between is _JSON_OPEN:
-                    raise UserError(broken(source, file, "it is not an array of records"))
+                    reason = "it is not an array of records (one a line: set format to jsonl)"
+                    raise UserError(broken(source, file, reason))
                 try:
                     value, end = decoder.raw_decode(text, at)
                 except (json.JSONDecodeError, RecursionError) as error:

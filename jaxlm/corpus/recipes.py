@@ -76,10 +76,8 @@ def resolve(source: Source) -> Source:
     if source.recipe is None:
         return source
     recipe = load(source.recipe)
-    given = source.model_fields_set
-    fill = {
-        key: getattr(recipe, key)
-        for key in Recipe.model_fields
-        if key in Source.model_fields and key not in given
+    filled = {
+        key: getattr(recipe, key) for key in Recipe.model_fields if key in Source.model_fields
     }
-    return source.model_copy(update=fill)
+    given = {key: getattr(source, key) for key in source.model_fields_set}
+    return Source.model_validate(filled | given)

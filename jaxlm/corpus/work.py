@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jaxlm.config.corpus import Prepare, Rules, Source
-from jaxlm.corpus.documents import Documents, Strings, load_array
+from jaxlm.corpus.documents import Documents, Strings, load_array, save_array
 from jaxlm.corpus.ledger import Tally, entry
 from jaxlm.corpus.listing import InputFile
 from jaxlm.corpus.readers import Bad, Record, read
@@ -139,7 +139,7 @@ def _finish(
     documents.save(folder)
     for stage in segment.duplicates:
         for name, array in DUPLICATES[stage](config.dedup).signature(documents).items():
-            np.save(folder / f"{stage}.{name}.npy", array)
+            save_array(folder / f"{stage}.{name}.npy", array)
     result.batches.append(Stored(documents.source, folder, np.ones(len(documents), np.bool_)))
 
 
