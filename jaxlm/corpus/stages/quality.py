@@ -30,7 +30,7 @@ def gopher(texts: Analysis) -> Tags:
     words, lines = texts.words, texts.lines
     number = words.counts
     visible = st.count(st.characters(buffer) & ~texts.space, offsets)
-    dots = _ellipses(buffer)
+    dots = _ellipses(buffer, offsets)
     first = _at(buffer, lines.starts)
     bullets = (first == ord("*")) | (first == ord("-")) | _bullet(buffer, lines.starts)
     has_letter = st.sums(_LETTER[buffer], np.stack([words.starts, words.ends], 1).ravel())[::2] > 0
@@ -93,15 +93,16 @@ def _ratio(part: Ints, whole: Ints) -> NDArray[np.float64]:
 
 
 def _at(buffer: NDArray[np.uint8], index: Ints) -> NDArray[np.uint8]:
-    """buffer[index], 0 beyond the end."""
+    """buffer[index], 0 before the beginning and beyond the end."""
     if not len(buffer):
         return np.zeros(len(index), np.uint8)
-    return np.where(index < len(buffer), buffer[np.minimum(index, len(buffer) - 1)], 0)
+    inside = (index >= 0) & (index < len(buffer))
+    return np.where(inside, buffer[np.where(inside, index, 0)], 0)
 
 
 def _follows(buffer: NDArray[np.uint8], index: Ints, *values: int) -> Mask:
-    """True where the bytes from index on are these; the text is valid UTF-8, so whole characters
-    never run over a document's end, but ASCII ones may (see _ellipses)."""
+    """True where the bytes from index on are these. Bytes of one character never lie in two
+    documents, but those of three dots may: the callers see to it."""
     out = np.ones(len(index), np.bool_)
     for distance, value in enumerate(values):
         out &= _at(buffer, index + distance) == value
@@ -112,15 +113,15 @@ def _bullet(buffer: NDArray[np.uint8], index: Ints) -> Mask:
     return _follows(buffer, index, 0xE2, 0x80, 0xA2)  # •
 
 
-def _ellipses(buffer: NDArray[np.uint8]) -> Ints:
-    """Positions of … and of the first dot of each whole three dots in a run of them."""
+def _ellipses(buffer: NDArray[np.uint8], offsets: Ints) -> Ints:
+    """Positions of … and of the first dot of each whole three dots in a document's run of them."""
     single = np.flatnonzero(buffer == 0xE2)
     single = single[_follows(buffer, single, 0xE2, 0x80, 0xA6)]
     dot = np.flatnonzero(buffer == ord("."))
     if not len(dot):
         return single
     opens = np.ones(len(dot), np.bool_)
-    opens[1:] = np.diff(dot) != 1
+    opens[1:] = (np.diff(dot) != 1) | np.isin(dot[1:], offsets)
     run = np.cumsum(opens) - 1
     place = np.arange(len(dot)) - np.flatnonzero(opens)[run]
     size = np.bincount(run)[run]
