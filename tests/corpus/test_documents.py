@@ -13,7 +13,9 @@ SOURCE = Source(name="s", path="x.txt")
 
 
 @given(some.lists(some.binary(max_size=20)), some.data())
-def test_strings_hold_and_select_what_they_are_made_of(items: list[bytes], data: some.DataObject):
+def test_strings_hold_and_select_what_they_are_made_of(
+    items: list[bytes], data: some.DataObject
+) -> None:
     strings = Strings.of(items)
     assert [strings[i] for i in range(len(strings))] == items
     keep = data.draw(some.lists(some.booleans(), min_size=len(items), max_size=len(items)))
@@ -22,12 +24,12 @@ def test_strings_hold_and_select_what_they_are_made_of(items: list[bytes], data:
     assert [taken[i] for i in range(len(taken))] == wanted
 
 
-def test_replace_exchanges_strings_also_for_an_empty_one():
+def test_replace_exchanges_strings_also_for_an_empty_one() -> None:
     strings = Strings.of([b"a", b"bb", b"c"]).replace({1: b"", 2: b"long"})
     assert [strings[i] for i in range(3)] == [b"a", b"", b"long"]
 
 
-def test_documents_come_back_from_disk(tmp_path: Path):
+def test_documents_come_back_from_disk(tmp_path: Path) -> None:
     texts, ids, meta = [b"one", "zw\u00f6lf".encode(), b""], [b"1", b"2", b"3"], [b"", b"{}", b""]
     Documents(SOURCE, Strings.of(texts), Strings.of(ids), Strings.of(meta)).save(tmp_path)
     back = Documents.load(SOURCE, tmp_path)
@@ -36,6 +38,6 @@ def test_documents_come_back_from_disk(tmp_path: Path):
     assert [back.meta[i] for i in range(3)] == meta
 
 
-def test_an_excerpt_is_cut_between_characters():
+def test_an_excerpt_is_cut_between_characters() -> None:
     documents = Documents(SOURCE, Strings.of(["\u00e9".encode() * 500]), *[Strings.of([b""])] * 2)
     assert documents.excerpt(0) == "\u00e9" * 300

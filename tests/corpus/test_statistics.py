@@ -32,20 +32,20 @@ def cut(strings: Strings, spans: st.Spans) -> list[list[str]]:
 @example(["a", "b"])
 @example(["", "a", ""])
 @example(["\u2003", "\u3000a\u00a0b"])
-def test_words_are_those_of_split(texts: list[str]):
+def test_words_are_those_of_split(texts: list[str]) -> None:
     strings = pack(texts)
     assert cut(strings, st.words(strings)) == [text.split() for text in texts]
 
 
 @given(TEXTS)
-def test_lines_are_the_stripped_lines_that_are_not_blank(texts: list[str]):
+def test_lines_are_the_stripped_lines_that_are_not_blank(texts: list[str]) -> None:
     strings = pack(texts)
     wanted = [[line.strip() for line in text.split("\n") if line.strip()] for text in texts]
     assert cut(strings, Analysis(strings).lines) == wanted
 
 
 @given(TEXTS)
-def test_paragraphs_end_at_blank_lines(texts: list[str]):
+def test_paragraphs_end_at_blank_lines(texts: list[str]) -> None:
     strings = pack(texts)
     wanted = []
     for text in texts:
@@ -60,7 +60,7 @@ def test_paragraphs_end_at_blank_lines(texts: list[str]):
 
 
 @given(TEXTS)
-def test_equal_spans_have_equal_hashes_and_others_do_not(texts: list[str]):
+def test_equal_spans_have_equal_hashes_and_others_do_not(texts: list[str]) -> None:
     strings = pack(texts)
     spans = st.words(strings)
     hashes = st.span_hashes(strings.buffer, spans)
@@ -72,7 +72,7 @@ def test_equal_spans_have_equal_hashes_and_others_do_not(texts: list[str]):
 
 
 @given(some.lists(some.tuples(some.integers(0, 3), some.integers(0, 4))))
-def test_repeats_are_later_occurrences_in_the_same_document(pairs: list[tuple[int, int]]):
+def test_repeats_are_later_occurrences_in_the_same_document(pairs: list[tuple[int, int]]) -> None:
     pairs.sort(key=lambda pair: pair[0])
     documents = np.array([d for d, _ in pairs], np.int64)
     hashes = np.array([h for _, h in pairs], np.uint64)
@@ -80,7 +80,7 @@ def test_repeats_are_later_occurrences_in_the_same_document(pairs: list[tuple[in
     assert st.repeats(hashes, documents).tolist() == wanted
 
 
-def test_sums_and_maxima_of_empty_groups_are_zero():
+def test_sums_and_maxima_of_empty_groups_are_zero() -> None:
     first = np.array([0, 0, 2, 2])
     assert st.sums(np.array([5, 7]), first).tolist() == [0, 12, 0]
     assert st.maxima(np.array([5, 7]), first).tolist() == [0, 7, 0]

@@ -49,7 +49,7 @@ def words(text: str, n: int) -> set[tuple[str, ...]]:
     )
 
 
-def test_the_first_of_equal_texts_stays_across_batches():
+def test_the_first_of_equal_texts_stays_across_batches() -> None:
     found = resolve("dedup.exact", [documents(["a b", "c"]), documents(["C", "d", "A  b\n", "c"])])
     assert [(d.batch, d.index, d.partner) for d in found] == [
         (1, 0, (0, 1)),
@@ -58,19 +58,19 @@ def test_the_first_of_equal_texts_stays_across_batches():
     ]
 
 
-def test_ids_that_occur_twice_are_found_whatever_the_text():
+def test_ids_that_occur_twice_are_found_whatever_the_text() -> None:
     found = resolve("ids", [documents(["x", "y", "z"], ["1", "2", "1"])])
     assert [(d.index, d.partner) for d in found] == [(2, (0, 0))]
 
 
 @given(some.lists(some.text("ab \n", max_size=12), max_size=5), some.integers(1, 3))
-def test_shingles_are_runs_of_words(texts: list[str], n: int):
+def test_shingles_are_runs_of_words(texts: list[str], n: int) -> None:
     hashes, first = shingles(Strings.of(text.encode() for text in texts), n)
     for i, text in enumerate(texts):
         assert len(set(hashes[first[i] : first[i + 1]].tolist())) == len(words(text, n))
 
 
-def test_shingles_ignore_case_and_punctuation_and_cut_chinese_into_characters():
+def test_shingles_ignore_case_and_punctuation_and_cut_chinese_into_characters() -> None:
     hashes, first = shingles(Strings.of([b"To be, or not", b"to BE or  not!"]), 2)
     np.testing.assert_array_equal(hashes[: first[1]], hashes[first[1] :])
     _, first = shingles(
@@ -79,7 +79,7 @@ def test_shingles_ignore_case_and_punctuation_and_cut_chinese_into_characters():
     assert np.diff(first).tolist() == [4, 2]
 
 
-def test_sketches_are_those_of_datasketch():
+def test_sketches_are_those_of_datasketch() -> None:
     texts = ["one two three four five six", "seven"]
     worker = NearDuplicates(Dedup())
     hashes, first = shingles(Strings.of(text.encode() for text in texts), 5)
@@ -90,7 +90,7 @@ def test_sketches_are_those_of_datasketch():
         np.testing.assert_array_equal(sketch[i], theirs.hashvalues)
 
 
-def test_near_duplicates_have_the_true_similarity_and_a_partner_that_stays():
+def test_near_duplicates_have_the_true_similarity_and_a_partner_that_stays() -> None:
     """Mutated copies of random texts; every pair is compared by brute force."""
     draw = random.Random(0)
     vocabulary = [f"w{i}" for i in range(2000)]
@@ -113,18 +113,18 @@ def test_near_duplicates_have_the_true_similarity_and_a_partner_that_stays():
     starts = (0, 50)
     dropped = {starts[d.batch] + d.index: d for d in found}
     stays = [i for i in range(len(texts)) if i not in dropped]
-    for index, copy in dropped.items():
-        partner = starts[copy.partner[0]] + copy.partner[1]
+    for index, duplicate in dropped.items():
+        partner = starts[duplicate.partner[0]] + duplicate.partner[1]
         assert partner in stays
         assert partner < index
-        assert copy.value == true(partner, index) >= 0.7
+        assert duplicate.value == true(partner, index) >= 0.7
     for i, j in itertools.combinations(stays, 2):
         assert true(i, j) < 0.7
     assert len(dropped) >= 40
 
 
 @given(some.sets(some.integers(0, 20)), some.sets(some.integers(0, 20)))
-def test_jaccard(a: set[int], b: set[int]):
+def test_jaccard(a: set[int], b: set[int]) -> None:
     wanted = len(a & b) / len(a | b) if a | b else 0
     arrays = [np.array(sorted(s), np.uint64) for s in (a, b)]
     assert jaccard(*arrays) == wanted

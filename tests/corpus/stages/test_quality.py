@@ -45,14 +45,14 @@ def plain_gopher(text: str) -> dict[str, float]:
 @given(some.lists(LINES.map("\n".join), max_size=5))
 @example(["the ...", "....the\n* be... \n", ".", "THE And tHe"])
 @example(["end of one.", "..", "...."])
-def test_gopher_attributes(texts: list[str]):
+def test_gopher_attributes(texts: list[str]) -> None:
     found = tag("quality.gopher", *texts)
     for name in found:
         wanted = [plain_gopher(text)[name] for text in texts]
         np.testing.assert_allclose(found[name], wanted, err_msg=name)
 
 
-def test_published_thresholds_decide_at_their_edge():
+def test_published_thresholds_decide_at_their_edge() -> None:
     words = [*STOP_WORDS, "it", "is"]
     just = " ".join((words * 5)[:50])
     tags = TAGGERS["quality.gopher"](Analysis(Strings.of([just.encode(), just[:-3].encode()])))
@@ -63,21 +63,21 @@ def test_published_thresholds_decide_at_their_edge():
     assert not any(any(failed) for failed in failures.values())
 
 
-def test_rules_do_not_judge_other_kinds_and_languages():
+def test_rules_do_not_judge_other_kinds_and_languages() -> None:
     tags = TAGGERS["quality.gopher"](Analysis(Strings.of([b"x"])))
     assert decide(Gopher(), tags, PROSE)
     assert not decide(Gopher(), tags, PROSE.model_copy(update={"kind": "code"}))
     assert not decide(Gopher(), tags, PROSE.model_copy(update={"language": "zh"}))
 
 
-def test_a_threshold_of_null_is_no_rule():
+def test_a_threshold_of_null_is_no_rule() -> None:
     tags = TAGGERS["quality.gopher"](Analysis(Strings.of([b"x"])))
     rules = [failure.rule for failure in decide(Gopher(min_words=None), tags, PROSE)]
     assert "min_words" not in rules
     assert "max_words" in rules
 
 
-def test_repetition_counts_later_copies_and_their_bytes():
+def test_repetition_counts_later_copies_and_their_bytes() -> None:
     text = "one two\n\nthree\none two\n\nthree\none two"
     found = tag("quality.repetition", text, "one two", "")
     assert found["duplicate_lines"] == pytest.approx([3 / 5, 0, 0])
@@ -85,7 +85,7 @@ def test_repetition_counts_later_copies_and_their_bytes():
     assert found["duplicate_paragraphs"] == pytest.approx([1 / 3, 0, 0])
 
 
-def test_code_attributes():
+def test_code_attributes() -> None:
     found = tag("quality.code", "ab\n\u00e9\u00e9\u00e9\u00e9", "", "++\n", "a")
     assert found["mean_line_length"] == pytest.approx([3, 0, 2, 1])
     assert found["line_length"] == [4, 0, 2, 1]
@@ -94,7 +94,7 @@ def test_code_attributes():
 
 
 @given(some.lists(some.text()))
-def test_every_tagger_takes_any_text(texts: list[str]):
+def test_every_tagger_takes_any_text(texts: list[str]) -> None:
     strings = Strings.of(text.encode() for text in texts)
     for tagger in TAGGERS.values():
         for values in tagger(Analysis(strings)).values():

@@ -11,7 +11,7 @@ from jaxlm.corpus.stages import CHANGERS
 unicode = CHANGERS["unicode"]
 
 
-def test_each_mended_thing_is_reported():
+def test_each_mended_thing_is_reported() -> None:
     texts = ["plain\ttext\n", "e\u0301", "a\r\nb\rc", "\ufeffx\x00y", "zw\u00f6lf"]
     out, changes = unicode(Strings.of(text.encode() for text in texts))
     assert [out[i].decode() for i in range(5)] == [
@@ -21,7 +21,7 @@ def test_each_mended_thing_is_reported():
 
 
 @given(some.lists(some.text()))
-def test_the_result_is_normal_and_stable(texts: list[str]):
+def test_the_result_is_normal_and_stable(texts: list[str]) -> None:
     once, changes = unicode(Strings.of(text.encode() for text in texts))
     for i, text in enumerate(texts):
         assert unicodedata.is_normalized("NFC", once[i].decode())

@@ -1,0 +1,41 @@
+"""Recipes are complete, valid, and found; a source's own keys win over them."""
+
+import pytest
+
+from jaxlm.config.corpus import Source
+from jaxlm.corpus import recipes
+from jaxlm.errors import UserError
+
+
+@pytest.mark.parametrize("name", recipes.names())
+def test_each_recipe_makes_a_valid_source(name: str) -> None:
+    recipe = recipes.load(name)
+    assert recipe.title
+    assert recipe.licence
+    source = recipes.resolve(Source(name="s", recipe=name))
+    assert (source.path, source.kind, source.language) == (
+        recipe.path,
+        recipe.kind,
+        recipe.language,
+    )
+    scheme = recipe.path.partition(":")[0]
+    extras = {"hf": "hf", "https": "http", "s3": "s3", "gs": "gs", "package": "quickstart"}
+    assert recipe.requires == extras.get(scheme)
+
+
+def test_the_corpora_that_people_train_on_are_there() -> None:
+    wanted = {
+        "fineweb", "fineweb-edu", "dolma", "c4", "the-stack-v2", "redpajama-v2", "wikipedia",
+        "pes2o", "open-web-math", "chinese-web-text", "skypile", "wudao",
+    }  # fmt: skip
+    assert wanted <= set(recipes.names())
+
+
+def test_own_keys_win() -> None:
+    source = recipes.resolve(Source(name="s", recipe="c4", path="mine/*.jsonl", kind="forum"))
+    assert (source.path, source.kind, source.format) == ("mine/*.jsonl", "forum", "jsonl")
+
+
+def test_an_unknown_recipe_names_the_nearest() -> None:
+    with pytest.raises(UserError, match="did you mean 'fineweb'"):
+        recipes.load("finewb")
