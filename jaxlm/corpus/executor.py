@@ -25,14 +25,20 @@ def cores() -> int:
 def executor(config: Prepare) -> Iterator[tuple[Executor, int]]:
     """Yield an executor and the number of its workers; no task is left running afterwards.
 
-    Workers are started afresh, not forked, since the caller may hold threads.
+    Workers are started afresh, not forked, since the caller may hold threads. When the block
+    raises they are stopped in the middle of their tasks.
     """
     workers = config.workers or cores()
+    others = set(multiprocessing.active_children())
     pool = ProcessPoolExecutor(
         workers, multiprocessing.get_context("spawn"), initializer=_start_worker
     )
     try:
         yield pool, workers
+    except BaseException:
+        for worker in set(multiprocessing.active_children()) - others:
+            worker.terminate()
+        raise
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 

@@ -3,6 +3,7 @@
 import fnmatch
 import importlib.metadata
 import importlib.util
+import os
 import re
 import sys
 import sysconfig
@@ -74,6 +75,8 @@ def _input(
             f"source {source.name!r}: the name of {path} does not tell its format; "
             "set format to text, jsonl, json, parquet or html"
         )
+    # a file name need not be UTF-8, but ids are
+    name = os.fsencode(name).decode(errors="backslashreplace")
     return InputFile(path, name, kind, size, stamp)
 
 

@@ -75,3 +75,8 @@ def test_files_of_an_installed_distribution() -> None:
     found = files(Source(name="s", path="package:numpy/numpy/__init__.py"))
     assert [f.name for f in found] == ["numpy/__init__.py"]
     assert Path(found[0].path).is_file()
+
+
+def test_a_file_name_that_is_not_utf8_makes_an_id(tmp_path: Path) -> None:
+    (tmp_path / "caf\udce9.txt").write_text("x")
+    assert names(tmp_path / "*.txt") == ["caf\\xe9.txt"]
