@@ -1,7 +1,6 @@
 """Clean documents as the corpus stage left them, in blocks of whole lines."""
 
 import hashlib
-import io
 import json
 import re
 from collections.abc import Iterator
@@ -78,15 +77,18 @@ def read_stats(corpus: Path) -> dict[str, Any]:
 def read_blocks(shard: Shard) -> Iterator[Block]:
     """The lines of a shard in blocks of about a megabyte, memory bounded by the longest line.
 
-    Raises UserError at the end where the file is not the one that the corpus stage wrote.
+    Raises UserError where the file is not the one that the corpus stage wrote.
     """
-    digest = hashlib.sha256()
     line, held = 1, b""
     try:
         with open(shard.path, "rb") as file:
-            reader = zstandard.ZstdDecompressor(max_window_size=1 << 27).stream_reader(
-                _Hashed(file, digest), read_across_frames=True
-            )
+            if hashlib.file_digest(file, "sha256").hexdigest() != shard.sha256:
+                raise UserError(
+                    f"{shard.path}: is damaged (not the file that `jaxlm prepare` wrote: its "
+                    "checksum differs); run `jaxlm prepare` again"
+                )
+            file.seek(0)
+            reader = zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True)
             while chunk := reader.read(BLOCK_BYTES):
                 held += chunk
                 end = held.rfind(b"\n") + 1
@@ -100,31 +102,11 @@ def read_blocks(shard: Shard) -> Iterator[Block]:
         raise UserError(
             f"{shard.path}: cannot be read ({error}); run `jaxlm prepare` again"
         ) from None
-    if digest.hexdigest() != shard.sha256 or held or line - 1 != shard.documents:
+    if held or line - 1 != shard.documents:
         raise UserError(
-            f"{shard.path}: not the file that `jaxlm prepare` wrote (its checksum differs); "
+            f"{shard.path}: holds {line - 1} documents, stats.json says {shard.documents}; "
             "run `jaxlm prepare` again"
         )
-
-
-class _Hashed(io.RawIOBase):
-    """A file that is hashed as it is read."""
-
-    def __init__(self, file: io.BufferedReader, digest: Any) -> None:
-        self._file, self._digest = file, digest
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        count = self._file.readinto(buffer)
-        self._digest.update(memoryview(buffer)[:count])
-        return count
-
-    def read(self, size: int = -1) -> bytes:
-        data = self._file.read(size)
-        self._digest.update(data)
-        return data
 
 
 def parse(block: Block) -> Iterator[tuple[str, str]]:
@@ -132,9 +114,11 @@ def parse(block: Block) -> Iterator[tuple[str, str]]:
     for number, line in enumerate(block.data.split(b"\n")[:-1]):
         try:
             document = json.loads(line)
-            yield document["id"], document["text"]
-        except (ValueError, KeyError, TypeError) as error:
+            name, text = document["id"], document["text"]
+            text.encode()
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise UserError(
                 f"{block.shard}:{block.line + number}: not a document ({error!r}); "
                 "run `jaxlm prepare` again"
             ) from None
+        yield name, text
