@@ -6,19 +6,21 @@ the sources and files, so that the output does not depend on how many workers th
 """
 
 import errno
+import itertools
 import shutil
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future
 from concurrent.futures.process import BrokenProcessPool
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from jaxlm.config import Config
 from jaxlm.config.corpus import Prepare, Source
 from jaxlm.corpus import listing, recipes
+from jaxlm.corpus.documents import Documents
 from jaxlm.corpus.executor import executor
 from jaxlm.corpus.ledger import Tally
 from jaxlm.corpus.listing import InputFile
@@ -246,16 +248,24 @@ class _Run:
     def compare(self, batches: list[Stored], stage: str) -> None:
         """Drop documents that repeat earlier ones, and write each into the ledger."""
         views = [Batch(batch.keep, partial(batch.signature, stage)) for batch in batches]
-        found = list(DUPLICATES[stage](self.config.dedup).resolve(views))
-        for copy in found:
-            batch, (other, index) = batches[copy.batch], copy.partner
-            tally = self.tallies[batch.source.name]
+        before = [0, *itertools.accumulate(int(batch.keep.sum()) for batch in batches)]
+
+        @lru_cache(maxsize=64)
+        def documents(number: int) -> Documents:
+            return batches[number].documents()
+
+        # copies come batch by batch, and a resolver has read a batch's `keep` before its first one
+        for copy in DUPLICATES[stage](self.config.dedup).resolve(views):
+            here, (there, index) = documents(copy.batch), copy.partner
+            tally = self.tallies[here.source.name]
             tally.hit(
-                batch.documents(), copy.index, stage, copy.rule, "drop",
-                round(copy.value, 6), copy.threshold, batches[other].documents().id(index),
+                here, copy.index, stage, copy.rule, "drop",
+                round(copy.value, 6), copy.threshold, documents(there).id(index),
             )  # fmt: skip
-            batch.keep[copy.index] = False
+            batches[copy.batch].keep[copy.index] = False
             self._flush(tally)
+            self.progress(stage, before[copy.batch], before[-1], "documents")
+        self.progress(stage, before[-1], before[-1], "documents")
         for batch in batches:
             self.tallies[batch.source.name].stage(stage, int(batch.keep.sum()), batch.kept_bytes())
 

@@ -7,6 +7,7 @@ order of the corpus and names the documents that are copies.
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -119,15 +120,23 @@ class NearDuplicates:
         threshold = self.config.threshold
         # recall matters more than false candidates: those cost one comparison each
         index = MinHashLSH(threshold, self.config.permutations, weights=(0.1, 0.9))
+
+        @lru_cache(maxsize=64)
+        def columns(b: int) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
+            return batches[b].signature("shingles"), np.array(batches[b].signature("first"))
+
+        def shingle_set(b: int, i: int) -> NDArray[np.uint64]:
+            values, first = columns(b)
+            return values[first[i] : first[i + 1]]
+
         for b, batch in enumerate(batches):
-            sketches, first = batch.signature("sketch"), batch.signature("first")
+            sketches, (_, first) = np.array(batch.signature("sketch")), columns(b)
             for i in map(int, np.flatnonzero(batch.keep & (np.diff(first) > 0))):
                 sketch = Sketch(hashvalues=sketches[i], scheme=self.scheme,
                                 permutations=(self.multiplier, self.increment))  # fmt: skip
-                mine = _set(batch, i)
                 best: tuple[float, tuple[int, int]] | None = None
                 for place in sorted(index.query(sketch)):
-                    score = jaccard(mine, _set(batches[place[0]], place[1]))
+                    score = jaccard(shingle_set(b, i), shingle_set(*place))
                     if score >= threshold and (best is None or score > best[0]):
                         best = score, place
                 if best is None:
@@ -203,11 +212,6 @@ def _fmix32(h: NDArray[np.uint32]) -> NDArray[np.uint32]:
     h = (h ^ (h >> np.uint32(16))) * np.uint32(0x85EBCA6B)
     h = (h ^ (h >> np.uint32(13))) * np.uint32(0xC2B2AE35)
     return h ^ (h >> np.uint32(16))
-
-
-def _set(batch: Batch, index: int) -> NDArray[np.uint64]:
-    first = batch.signature("first")
-    return batch.signature("shingles")[first[index] : first[index + 1]]
 
 
 def _keys(items: Iterator[bytes]) -> NDArray[np.uint64]:
