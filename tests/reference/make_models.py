@@ -8,9 +8,10 @@ environment of its own (the project does not depend on torch):
     ENV/bin/python tests/reference/make_models.py
 
 Configuration: 2 layers, width 64, 4 heads, 2 key/value heads, head width 16, gated mlp 128,
-vocabulary 97, rope base 10000 (half-rotated layout), RMSNorm epsilon 1e-5, output head untied (tied in
-llama_tied.npz), attention in plain eager float32. Weights are random, large enough for attention
-to be far from uniform, and rounded to float16 values (stored as float32) so that the files stay small.
+vocabulary 97, rope base 10000 (half-rotated layout), RMSNorm epsilon 1e-5, output head untied
+(tied in llama_tied.npz), attention in plain eager float32. Weights are random, large enough for
+attention to be far from uniform, and rounded to float16 values (stored as float32) so that the
+files stay small.
 
 Keys, the same in every file but llama_gradients.npz:
     model.* and lm_head.weight  parameters under transformers' names, Linear weights as [out, in]
