@@ -1,0 +1,144 @@
+import io
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import sentencepiece
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jaxlm.config.tokens import Tokenizer as Options
+from jaxlm.errors import UserError
+from jaxlm.tokens import load_tokenizer
+from jaxlm.tokens.tokenizer import ByteTokenizer, SentencePieceTokenizer, Tokenizer
+from jaxlm.tokens.train import train_bpe
+from jaxlm.workdir import Workdir
+from tests.tokens.conftest import AWKWARD, CODE, TOPICS
+
+# Characters that tokenizers lose: white space, SentencePiece's own marks, controls, byte order
+# marks, unassigned and last code points; all others of Unicode beside them.
+SPECIAL = " \n\t\r\x00\x0b\x85\xa0\u2028\u2581\u2585\u2047\ufeff\ufffd\uffff\U0010ffff<>s/0x"
+TEXTS = st.text(st.one_of(st.sampled_from(SPECIAL), st.characters(exclude_categories=["Cs"])))
+
+
+@pytest.fixture(scope="module")
+def tokenizer(made: Workdir) -> Tokenizer:
+    return load_tokenizer(made.tokenizer)
+
+
+@given(text=TEXTS)
+def test_round_trip_is_exact(tokenizer: Tokenizer, text: str) -> None:
+    ids = tokenizer.encode(text)
+    assert tokenizer.decode(ids) == text
+    assert tokenizer.token_bytes[ids].sum() == len(text.encode())
+    assert tokenizer.bos_id not in ids
+    assert tokenizer.eos_id not in ids
+
+
+@given(text=TEXTS)
+def test_bytes_round_trip(text: str) -> None:
+    byte = ByteTokenizer()
+    ids = byte.encode(text)
+    assert byte.decode([256, *ids, 257]) == text
+    assert ids == byte.encode_array(text).tolist() == list(text.encode())
+    assert byte.token_bytes[ids].sum() == len(ids)
+
+
+def test_every_character_round_trips(tokenizer: Tokenizer) -> None:
+    text = "".join(chr(c) for c in range(0x110000) if not 0xD800 <= c < 0xE000)
+    assert tokenizer.decode(tokenizer.encode(text)) == text
+
+
+@given(text=st.text(st.sampled_from("ab \n\t.,12éß漢")))
+def test_ids_are_sentencepieces_own(tokenizer: Tokenizer, made: Workdir, text: str) -> None:
+    own = sentencepiece.SentencePieceProcessor(model_file=str(made.tokenizer / "tokenizer.model"))
+    assert tokenizer.encode(text) == own.encode(text)
+
+
+def test_ids_of_documents_are_sentencepieces_own(tokenizer: Tokenizer, made: Workdir) -> None:
+    own = sentencepiece.SentencePieceProcessor(model_file=str(made.tokenizer / "tokenizer.model"))
+    texts = [text for _, text in TOPICS + CODE]
+    assert tokenizer.encode_batch(texts) == own.encode(texts)
+
+
+def test_model_keeps_white_space_and_digits(tokenizer: Tokenizer, made: Workdir) -> None:
+    own = sentencepiece.SentencePieceProcessor(model_file=str(made.tokenizer / "tokenizer.model"))
+    pieces = [own.id_to_piece(i) for i in range(own.vocab_size())]
+    assert "\u2581" * 4 in pieces, "runs of spaces are learned"
+    assert any("\n" in piece for piece in pieces), "line ends are learned"
+    assert not [p for p in pieces if not p.startswith("<0x") and sum(map(str.isdigit, p)) > 1]
+    assert len(tokenizer.encode("2024")) == 4
+
+
+def test_control_text_is_not_control_ids(tokenizer: Tokenizer) -> None:
+    for text in ("<s>", "</s>", "<unk>", "<0x0A>"):
+        assert tokenizer.decode(tokenizer.encode(text)) == text
+
+
+def test_decode_of_half_a_character(tokenizer: Tokenizer) -> None:
+    ids = tokenizer.encode("\U0001f9ff")
+    assert tokenizer.decode(ids[:-1]).strip("\ufffd") == ""
+    assert tokenizer.decode([tokenizer.bos_id, tokenizer.eos_id]) == ""
+
+
+def test_manifest_names_the_model(made: Workdir, tokenizer: Tokenizer) -> None:
+    manifest = json.loads((made.tokenizer / "manifest.json").read_text())
+    assert manifest["hash"] == tokenizer.hash
+    assert manifest["vocab_size"] == tokenizer.vocab_size == 1024 == len(tokenizer.token_bytes)
+    assert (manifest["bos_id"], manifest["eos_id"]) == (1, 2)
+
+
+def test_another_model_is_refused(made: Workdir, tmp_path: Path) -> None:
+    shutil.copytree(made.tokenizer, tmp_path / "tokenizer")
+    model = tmp_path / "tokenizer" / "tokenizer.model"
+    model.write_bytes(train_bpe(Options(vocab_size=400), [TOPICS[0][1]]))
+    with pytest.raises(UserError, match=r"tokenizer\.model: not the file"):
+        load_tokenizer(tmp_path / "tokenizer")
+    with pytest.raises(UserError, match="no tokenizer; run"):
+        load_tokenizer(tmp_path / "nothing")
+    (tmp_path / "tokenizer" / "manifest.json").write_text("{")
+    with pytest.raises(UserError, match="again"):
+        load_tokenizer(tmp_path / "tokenizer")
+
+
+def test_models_that_lose_text_are_refused() -> None:
+    with pytest.raises(UserError, match="not a SentencePiece model"):
+        SentencePieceTokenizer(b"garbage", "x.model")
+    lossy = _train(byte_fallback=False)
+    with pytest.raises(UserError, match=r"x\.model: has no byte fallback"):
+        SentencePieceTokenizer(lossy, "x.model")
+    with pytest.raises(UserError, match="begin and end"):
+        SentencePieceTokenizer(_train(bos_id=-1), "x.model")
+
+
+def test_a_model_with_a_leading_space_encodes_whole_texts() -> None:
+    # LLaMA's tokenizer adds a space before a text, so its words cannot be looked up apart.
+    model = _train(add_dummy_prefix=True, remove_extra_whitespaces=False)
+    own = sentencepiece.SentencePieceProcessor(model_proto=model)
+    tokenizer = SentencePieceTokenizer(model, "x")
+    for _, text in CODE:
+        assert tokenizer.encode(text) == own.encode(text)
+        assert tokenizer.decode(tokenizer.encode(text)) == text
+
+
+def _train(**options: object) -> bytes:
+    model = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter([line for _, text in CODE for line in text.splitlines()]),
+        model_writer=model,
+        **{
+            "model_type": "bpe",
+            "vocab_size": 500,
+            "normalization_rule_name": "identity",
+            "byte_fallback": True,
+            "minloglevel": 2,
+            **options,
+        },
+    )
+    return model.getvalue()
+
+
+def test_dtype_follows_the_vocabulary(tokenizer: Tokenizer) -> None:
+    assert tokenizer.encode_array(AWKWARD[0][1]).dtype == np.uint16

@@ -1,0 +1,109 @@
+import json
+from pathlib import Path
+
+import pytest
+import sentencepiece
+
+from jaxlm.config.tokens import Tokenizer as Options
+from jaxlm.errors import UserError
+from jaxlm.tokens import load_tokenizer, train_tokenizer
+from jaxlm.tokens.pool import Pool
+from jaxlm.tokens.train import LONGEST_SENTENCE, draw_sample, pieces_of, train_bpe
+from jaxlm.workdir import Workdir
+from tests.tokens.conftest import CODE, TOPICS, make_config, write_corpus
+
+
+def setup_nothing() -> None:
+    pass
+
+
+def sample(workdir: Workdir, size: int, seed: int = 0, workers: int = 1) -> dict[str, list[str]]:
+    config = make_config(tokenizer=Options(vocab_size=1024, sample_bytes=size), seed=seed)
+    with Pool(workers, setup_nothing) as pool:
+        return draw_sample(config, workdir, pool)
+
+
+def test_sample_follows_weights_and_budget(made: Workdir) -> None:
+    drawn = sample(made, 100_000)
+    sizes = {name: sum(len(p.encode()) for p in part) for name, part in drawn.items()}
+    # Weights 1 and 3; code has about 50 KB in all, less than its share.
+    assert 25_000 - LONGEST_SENTENCE < sizes["topics"] <= 25_000
+    assert sizes["code"] == sum(len(text.encode()) for _, text in CODE) < 75_000
+    texts = {text for _, text in TOPICS}
+    assert all(any(piece in text for text in texts) for piece in drawn["topics"][:5])
+
+
+def test_sample_depends_on_the_seed_alone(made: Workdir, tmp_path: Path) -> None:
+    drawn = sample(made, 40_000)
+    assert sample(made, 40_000, workers=2) == drawn
+    assert sample(made, 40_000, seed=1) != drawn
+    backwards = Workdir(tmp_path)
+    documents = {"topics": TOPICS[::-1], "code": CODE[::-1]}
+    write_corpus(backwards.corpus, documents, per_shard=7)
+    again = sample(backwards, 40_000)
+    assert again["code"] == drawn["code"], "the order of documents and shards does not matter"
+    first = set(drawn["topics"])
+    starts = sum(piece in text for piece in first for _, text in TOPICS[:10])
+    assert starts < len(first) / 2, "not the first documents alone"
+
+
+def test_training_is_deterministic() -> None:
+    pieces = [piece for _, text in TOPICS[:20] for piece in pieces_of(text)]
+    options = Options(vocab_size=512)
+    assert train_bpe(options, pieces) == train_bpe(options, pieces)
+
+
+def test_pieces_are_the_text_and_short() -> None:
+    long = "word " * 5000 + "x" * 10_000 + "漢" * 10_000
+    for text in (long, "", " " * 9000, TOPICS[0][1]):
+        pieces = list(pieces_of(text))
+        assert "".join(pieces) == text
+        assert all(0 < len(piece.encode()) <= LONGEST_SENTENCE for piece in pieces)
+
+
+def test_a_long_line_is_learned_from() -> None:
+    # One line of a megabyte: SentencePiece would drop it as a sentence that is too long.
+    line = "unforgettable elephants " * 40_000
+    model = train_bpe(Options(vocab_size=290), list(pieces_of(line)))
+    own = sentencepiece.SentencePieceProcessor(model_proto=model)
+    pieces = [own.id_to_piece(i).strip("\u2581") for i in range(259, own.vocab_size())]
+    assert any(len(piece) > 4 and piece in line for piece in pieces)
+
+
+def test_largest_vocabulary_is_told(tmp_path: Path) -> None:
+    pieces = ["a few words and a few more words"]
+    with pytest.raises(UserError, match="largest possible size is") as caught:
+        train_bpe(Options(vocab_size=5000), pieces)
+    largest = int(str(caught.value).split("largest possible size is ")[1].split(":")[0])
+    assert train_bpe(Options(vocab_size=largest), pieces)
+    with pytest.raises(UserError, match=f"is {largest}:"):
+        train_bpe(Options(vocab_size=largest + 1), pieces)
+
+
+def test_a_vocabulary_without_room_for_characters_is_refused() -> None:
+    with pytest.raises(UserError, match="no room for the bytes"):
+        train_bpe(Options(vocab_size=262), ["".join(chr(c) for c in range(0x4E00, 0x4F00))])
+    with pytest.raises(UserError, match="holds no text"):
+        train_bpe(Options(vocab_size=300), [])
+
+
+def test_an_existing_model_is_taken(made: Workdir, tmp_path: Path) -> None:
+    workdir, path = Workdir(tmp_path), made.tokenizer / "tokenizer.model"
+    train_tokenizer(make_config(tokenizer=Options(vocab_size=1024, path=str(path))), workdir)
+    assert load_tokenizer(workdir.tokenizer).hash == load_tokenizer(made.tokenizer).hash
+    with pytest.raises(UserError, match=r"set tokenizer\.vocab_size=1024"):
+        train_tokenizer(make_config(tokenizer=Options(vocab_size=999, path=str(path))), workdir)
+    missing = Options(vocab_size=999, path=str(tmp_path / "missing.model"))
+    with pytest.raises(UserError, match=r"missing\.model"):
+        train_tokenizer(make_config(tokenizer=missing), workdir)
+    assert load_tokenizer(workdir.tokenizer), "a failed stage leaves the earlier result"
+
+
+def test_the_byte_tokenizer_needs_no_corpus(tmp_path: Path) -> None:
+    options = Options(kind="byte")
+    assert options.vocab_size == 258
+    train_tokenizer(make_config(tokenizer=options), Workdir(tmp_path))
+    assert load_tokenizer(tmp_path / "tokenizer").encode("né") == [110, 195, 169]
+    assert json.loads((tmp_path / "tokenizer" / "manifest.json").read_text())["kind"] == "byte"
+    with pytest.raises(ValueError, match="258"):
+        Options(kind="byte", vocab_size=300)
