@@ -126,6 +126,12 @@ def _listed(path: str, source: Source) -> list[InputFile]:
     except OSError as error:
         reason = "no such file" if isinstance(error, FileNotFoundError) else str(error)
         raise UserError(f"source {source.name!r}: {path}: {reason}") from None
+    except Exception as error:
+        # a remote file system's own exceptions: no credentials, no access, no network
+        if protocol == "file":
+            raise
+        reason = f"{type(error).__name__}: {error}"
+        raise UserError(f"source {source.name!r}: cannot list {path}: {reason}") from None
     found = []
     for name, info in listing.items():
         if info["type"] == "directory":
@@ -158,11 +164,11 @@ def _package(rest: str, source: Source) -> Iterator[InputFile]:
         raise UserError(
             f"source {source.name!r}: the package {name!r} is not installed; pip install {name}"
         ) from None
-    roots = [Path(sys.prefix).resolve(), Path(str(distribution.locate_file(""))).resolve()]
+    roots = [Path(sys.prefix), Path(os.path.normpath(str(distribution.locate_file(""))))]
     for file in distribution.files or ():
         below = re.sub(r"^(\.\./)+", "", file.as_posix())
         if fnmatch.fnmatchcase(below, pattern):
-            path = Path(str(distribution.locate_file(file))).resolve()
+            path = Path(os.path.normpath(str(distribution.locate_file(file))))
             if not any(path.is_relative_to(root) for root in roots):
                 raise UserError(
                     f"source {source.name!r}: the package {name!r} lists {file}, which lies "

@@ -69,6 +69,11 @@ def read(source: Source, file: InputFile, limits: Limits) -> Iterator[Record | B
         raise UserError(broken(source, file, str(error))) from None
     except OSError as error:
         raise UserError(broken(source, file, error.strerror or str(error))) from None
+    except Exception as error:
+        # a remote file system's own exceptions; ours would be a defect and must show
+        if "://" not in file.path:
+            raise
+        raise UserError(broken(source, file, f"{type(error).__name__}: {error}")) from None
 
 
 def _split(source: Source, records: Iterator[Record | Bad]) -> Iterator[Record | Bad]:

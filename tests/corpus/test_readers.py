@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -60,6 +61,25 @@ def test_formats_of_records(tmp_path: Path, name: str) -> None:
     ]
     # without an id field the place in the file is the id
     assert [r.id for r in records(path)] == [f"{name}:1", f"{name}:2"]
+
+
+def test_files_of_a_file_system_that_is_not_local() -> None:
+    remote = fsspec.filesystem("memory")
+    try:
+        remote.pipe({"/corpus/sub/a.jsonl.gz": gzip.compress(JSONL), "/corpus/b.txt": b"plain"})
+        with remote.open("/corpus/c.parquet", "wb") as file:
+            pq.write_table(pa.Table.from_pylist(ROWS), file)
+        source = Source(name="s", path="memory://corpus/**")
+        found = files(source)
+        assert [(f.name, f.format) for f in found] == [
+            ("b.txt", "text"), ("c.parquet", "parquet"), ("sub/a.jsonl.gz", "jsonl"),
+        ]  # fmt: skip
+        texts = [r.text for f in found for r in read(source, f, Limits()) if isinstance(r, Record)]
+        assert texts == [b"plain", *[row["text"].encode() for row in ROWS] * 2]
+    finally:
+        remote.rm("/corpus", recursive=True)
+    with pytest.raises(UserError, match=r"memory:///corpus/b.txt: no such file"):
+        list(read(source, found[0], Limits()))
 
 
 @pytest.mark.parametrize("name", ["x.txt", "x.py", "x.md.gz", "x.txt.zst"])
