@@ -190,18 +190,19 @@ def _python(what: str, source: Source) -> Iterator[InputFile]:
     elif what == "stdlib":
         root = Path(sysconfig.get_path("stdlib"))
         apart = {"site-packages", "dist-packages", "test", "tests", "idle_test", "__pycache__"}
-        for path in root.rglob("*.py"):
-            below = path.relative_to(root)
-            if not apart.intersection(below.parts) and path.is_file():
-                yield _local(source, path, below.as_posix())
+        for folder, below, names in os.walk(root):
+            below[:] = [name for name in below if name not in apart]
+            for name in names:
+                path = Path(folder, name)
+                if path.suffix == ".py" and path.is_file():
+                    yield _local(source, path, path.relative_to(root).as_posix())
     elif what == "descriptions":
         seen = set()
-        for distribution in importlib.metadata.distributions():
-            for file in distribution.files or ():
-                name = file.parent.name.removesuffix(".dist-info")
-                if file.name == "METADATA" and len(file.parts) == 2 and name not in seen:
+        for entry in sys.path:
+            for path in Path(entry).glob("*.dist-info/METADATA"):
+                name = path.parent.name.removesuffix(".dist-info")
+                if name not in seen:
                     seen.add(name)
-                    path = Path(str(distribution.locate_file(file)))
                     yield _local(source, path, name, "metadata")
     else:
         raise UserError(

@@ -24,7 +24,7 @@ from jaxlm.corpus.documents import Documents
 from jaxlm.corpus.executor import executor
 from jaxlm.corpus.ledger import Tally
 from jaxlm.corpus.listing import InputFile
-from jaxlm.corpus.stages import DUPLICATES
+from jaxlm.corpus.stages import CHANGERS, DUPLICATES
 from jaxlm.corpus.stages.duplicates import Batch
 from jaxlm.corpus.work import Result, Segment, Stored, process_batches, read_files, write_shard
 from jaxlm.errors import UserError
@@ -187,6 +187,7 @@ class _Run:
             for source, files in sources
         )
         seen = 0
+        self.progress("read", 0, total, "B")
         batches: list[Stored] = []
 
         def tasks() -> Iterator[tuple[Source, tuple[InputFile, ...], Path]]:
@@ -337,7 +338,8 @@ def _refuse_empty(tallies: dict[str, Tally]) -> None:
     problems = []
     for name, tally in tallies.items():
         if not tally.stages or list(tally.stages.values())[-1].documents == 0:
-            rules = sorted(tally.rules.items(), key=lambda item: -item[1].documents)[:3]
+            rules = [item for item in tally.rules.items() if item[0].split(".")[0] not in CHANGERS]
+            rules = sorted(rules, key=lambda item: -item[1].documents)[:3]
             why = ", ".join(f"{rule} took {size.documents}" for rule, size in rules)
             problems.append(
                 f"source {name!r}: nothing is left after preparation"
