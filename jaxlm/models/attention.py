@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 
 from jaxlm.errors import UserError
-from jaxlm.parallel import spec
 
 # B batch, T queries, S keys, K key-value heads, G query heads a key head, H head width
 
@@ -58,33 +57,47 @@ def attention(
     raise UserError([f"model.attention.kernel: {reason}" for reason in reasons])
 
 
-def visible(mask: Mask) -> jax.Array:
-    """The description as booleans BTS, for kernels that XLA fuses and for tests."""
-    index_T = jnp.arange(mask.segments_BT.shape[1])
-    index_S = jnp.arange(mask.segments_BS.shape[1])
+def visible(mask: Mask, queries: slice, keys: slice) -> jax.Array:
+    """The description as booleans BTS for some queries and keys; XLA fuses it into its use."""
+    index_T = jnp.arange(mask.segments_BT.shape[1])[queries]
+    index_S = jnp.arange(mask.segments_BS.shape[1])[keys]
     if mask.first_B is None:
         causal = (index_T[:, None] >= index_S)[None]
     else:
         causal = (mask.first_B[:, None] + index_T)[:, :, None] >= index_S
-    return causal & (mask.segments_BT[:, :, None] == mask.segments_BS[:, None, :])
+    same = mask.segments_BT[:, queries, None] == mask.segments_BS[:, None, keys]
+    return causal & same
+
+
+XLA_BLOCK = 128
+XLA_MOST_BLOCKS = 16
 
 
 def _xla(q_BTKGH: jax.Array, k_BSKH: jax.Array, v_BSKH: jax.Array, mask: Mask) -> jax.Array:
-    heads = spec("batch", "heads", None, None, None)
+    """Products by XLA; blocks of queries, each with the keys up to its end, skip half the work."""
+    T = q_BTKGH.shape[1]
+    block = max(XLA_BLOCK, -(-T // XLA_MOST_BLOCKS))
+    if mask.first_B is not None or T <= block:
+        return _xla_block(q_BTKGH, k_BSKH, v_BSKH, visible(mask, slice(None), slice(None)))
+    outputs = []
+    for start in range(0, T, block):
+        rows, keys = slice(start, start + block), slice(0, start + block)
+        seen = visible(mask, rows, keys)
+        outputs.append(_xla_block(q_BTKGH[:, rows], k_BSKH[:, keys], v_BSKH[:, keys], seen))
+    return jnp.concatenate(outputs, axis=1)
+
+
+def _xla_block(
+    q_BTKGH: jax.Array, k_BSKH: jax.Array, v_BSKH: jax.Array, seen_BTS: jax.Array
+) -> jax.Array:
     q_BTKGH = q_BTKGH * jnp.asarray(q_BTKGH.shape[-1] ** -0.5, q_BTKGH.dtype)
     s_BKGTS = jnp.einsum(
-        "btkgh,bskh->bkgts",
-        q_BTKGH,
-        k_BSKH,
-        preferred_element_type=jnp.float32,
-        out_sharding=heads,
+        "btkgh,bskh->bkgts", q_BTKGH, k_BSKH, preferred_element_type=jnp.float32
     )
-    # a finite floor: a padding row sees nothing and must give zeros' average, not NaN
-    s_BKGTS = jnp.where(visible(mask)[:, None, None], s_BKGTS, -1e30)
+    # a finite floor: a padding row sees nothing and must give an average, not NaN
+    s_BKGTS = jnp.where(seen_BTS[:, None, None], s_BKGTS, -1e30)
     p_BKGTS = jax.nn.softmax(s_BKGTS, axis=-1).astype(v_BSKH.dtype)
-    return jnp.einsum(
-        "bkgts,bskh->btkgh", p_BKGTS, v_BSKH, out_sharding=spec("batch", None, "heads", None, None)
-    )
+    return jnp.einsum("bkgts,bskh->btkgh", p_BKGTS, v_BSKH)
 
 
 KERNELS: tuple[Kernel, ...] = (Kernel("xla", (), lambda q, k, m: None, _xla),)

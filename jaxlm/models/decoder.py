@@ -31,12 +31,16 @@ class Decoder(nnx.Module):
     def __init__(self, model: Model, vocab_size: int, key: jax.Array) -> None:
         embed_key, blocks_key, head_key = jax.random.split(key, 3)
         V, D = vocab_size, model.d_model
-        self.embedding = normal(embed_key, (V, D), ("vocab", "embed"), model.init_std)
+        self.embedding = normal(embed_key, (V, D), ("vocab", "embed"), model.init_std, -1)
+        if model.ngram_embedding:
+            # zeros: the model starts as the one without them
+            shape = (len(model.ngram_embedding.orders), model.ngram_embedding.buckets, D)
+            self.ngrams = normal(embed_key, shape, (None, "vocab", "embed"), 0.0, -1)
         layer_keys = jax.random.split(blocks_key, model.layers)
         self.blocks = jax.vmap(partial(Block, model))(layer_keys)
         self.norm = constant(1.0, (D,), (None,))
         if not model.tied:
-            self.head = normal(head_key, (V, D), ("vocab", "embed"), model.init_std)
+            self.head = normal(head_key, (V, D), ("vocab", "embed"), model.init_std, -1)
 
     def __call__(
         self,
@@ -49,11 +53,23 @@ class Decoder(nnx.Module):
         remat: Remat = "none",
         unroll: bool = False,
         cache: Cache | None = None,
+        before_BC: jax.Array | None = None,
     ) -> tuple[jax.Array, Cache | None]:
-        """Hidden states after the last norm, ND in `dtype`, and the cache with these tokens in it."""
+        """Hidden states after the last norm, ND in `dtype`, and the cache with these tokens in it.
+
+        before_BC: tokens that came before, for n-gram embeddings; None: a row begins a document, or
+        positions say how far back its document goes.
+        """
         table_VD = gather(self.embedding, dtype)
         tokens_N = jax.lax.reshape(tokens_BT, (tokens_BT.size,), out_sharding=spec("batch"))
         x_ND = table_VD.at[tokens_N].get(out_sharding=spec("batch", None))
+        if model.ngram_embedding:
+            orders, buckets = model.ngram_embedding.orders, model.ngram_embedding.buckets
+            tables = gather(self.ngrams, dtype)
+            for index, order in enumerate(orders):
+                ids_BT = ngram_ids(tokens_BT, positions_BT, before_BC, order, buckets)
+                ids_N = jax.lax.reshape(ids_BT, tokens_N.shape, out_sharding=spec("batch"))
+                x_ND += tables[index].at[ids_N].get(out_sharding=spec("batch", None))
         rope = rope_tables(positions_BT, model.head_width, model.position.theta)
 
         def layer(x_ND: jax.Array, block_and_cache: tuple[Block, Cache | None]) -> Any:
@@ -68,3 +84,31 @@ class Decoder(nnx.Module):
     def output_head(self, dtype: jnp.dtype) -> jax.Array:
         """The matrix VD from hidden states to logits, in `dtype`."""
         return gather(getattr(self, "head", self.embedding), dtype)
+
+
+def ngram_ids(
+    tokens_BT: jax.Array,
+    positions_BT: jax.Array,
+    before_BC: jax.Array | None,
+    order: int,
+    buckets: int,
+) -> jax.Array:
+    """Rows, int32 BT below `buckets`, of the hashed n-grams that end at each token.
+
+    An n-gram that would reach over its document's begin is cut there. The hash multiplies by
+    Knuth's 2654435761 and ends with a step of MurmurHash3's finaliser.
+    """
+    B, T = tokens_BT.shape
+    if before_BC is None:
+        before_BC = jnp.zeros((B, order - 1), jnp.int32, out_sharding=spec("batch", None))
+    C = before_BC.shape[1]
+    line = jnp.concatenate([before_BC, tokens_BT], axis=1)
+    code = tokens_BT.astype(jnp.uint32) + 1
+    for back in range(1, order):
+        earlier = line[:, C - back : C - back + T].astype(jnp.uint32) + 1
+        inside = positions_BT >= back
+        code = code * jnp.uint32(2654435761) + jnp.where(inside, earlier, 0)
+    code ^= code >> 15
+    code *= jnp.uint32(0x85EBCA6B)
+    code ^= code >> 13
+    return (code % jnp.uint32(buckets)).astype(jnp.int32)

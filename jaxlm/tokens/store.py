@@ -22,7 +22,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from jaxlm.errors import UserError
 
 CHUNK_ITEMS = 8192
-SPLITS: tuple[Literal["train", "valid"], ...] = ("train", "valid")
+type Split = Literal["train", "valid"]
+SPLITS: tuple[Split, ...] = ("train", "valid")
 MANIFEST = "manifest.json"
 LARGEST_MANIFEST = 1 << 30
 
@@ -239,7 +240,7 @@ class Store:
         if problems:
             raise UserError(problems)
 
-    def size(self, source: str, split: Literal["train", "valid"]) -> SplitSize:
+    def size(self, source: str, split: Split) -> SplitSize:
         """Counts of one split. Raises UserError for a source that is not in the store."""
         if source not in self.manifest.sources:
             raise UserError(
@@ -248,7 +249,7 @@ class Store:
             )
         return getattr(self.manifest.sources[source], split)
 
-    def tokens(self, source: str, split: Literal["train", "valid"]) -> "TokenArray":
+    def tokens(self, source: str, split: Split) -> "TokenArray":
         """The ids of one split, uint16 or uint32 [tokens]."""
         size = self.size(source, split)
         array = TokenArray(self.address, f"{source}/{split}/tokens", self._context)
@@ -259,7 +260,7 @@ class Store:
             )
         return array
 
-    def offsets(self, source: str, split: Literal["train", "valid"]) -> "TokenArray":
+    def offsets(self, source: str, split: Split) -> "TokenArray":
         """Where each document of one split begins, and the end of the last, int64."""
         self.size(source, split)
         return TokenArray(self.address, f"{source}/{split}/offsets", self._context)

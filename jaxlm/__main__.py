@@ -1,0 +1,5 @@
+"""`python -m jaxlm` is the command `jaxlm`."""
+
+from jaxlm.cli import main
+
+main()

@@ -1,0 +1,230 @@
+"""The command line: one sub-command a verb, no logic of its own."""
+
+import functools
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from jaxlm.errors import UserError
+
+CONFIG = click.argument("config_file", metavar="CONFIG")
+OVERRIDES = click.argument("overrides", metavar="[KEY=VALUE]...", nargs=-1)
+QUIET = click.option("--quiet", is_flag=True, help="Show no progress.")
+AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON on standard output.")
+
+
+class Verbs(click.Group):
+    """Keeps the order of the pipeline in --help, and tells what a user did wrong in few lines."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except UserError as error:
+            for message in error.messages:
+                click.echo(f"jaxlm: {message}", err=True)
+            sys.exit(1)
+        except BrokenPipeError:
+            os._exit(1)
+        except OSError as error:
+            where = f"{error.filename}: " if error.filename else ""
+            click.echo(f"jaxlm: {where}{error.strerror or error}", err=True)
+            sys.exit(1)
+
+
+@click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="jaxlm", prog_name="jaxlm")
+def main() -> None:
+    """Pretrain language models in JAX, from raw text to a trained, evaluated model.
+
+    \b
+    jaxlm run configs/quickstart.yaml
+    jaxlm run configs/quickstart.yaml train.steps=500 workdir=runs/longer
+    """
+
+
+def staged(verb: str, example: str, summary: str) -> None:
+    """Add a verb that does one stage of the pipeline."""
+
+    @main.command(verb, help=f"{summary}\n\n\b\n{example}")
+    @CONFIG
+    @OVERRIDES
+    @QUIET
+    def command(config_file: str, overrides: tuple[str, ...], quiet: bool) -> None:
+        from jaxlm.pipeline import BY_NAME, do, write_config
+
+        def work(config: Any, workdir: Any, show: Any) -> None:
+            write_config(config, workdir)
+            do(BY_NAME[verb], config, workdir, show, again=True)
+
+        _in_workdir(config_file, overrides, quiet, work)
+
+
+@main.command()
+@CONFIG
+@OVERRIDES
+@QUIET
+def run(config_file: str, overrides: tuple[str, ...], quiet: bool) -> None:
+    """Do every stage in order, skip those that are finished, and write the report.
+
+    \b
+    jaxlm run configs/quickstart.yaml train.steps=500
+    """
+    from rich.console import Console
+
+    from jaxlm.pipeline import run as run_stages
+    from jaxlm.reports import final_screen
+
+    workdir = _in_workdir(config_file, overrides, quiet, run_stages)
+    if not quiet:
+        Console(highlight=False).print(final_screen(workdir))
+
+
+staged("prepare", "jaxlm prepare configs/quickstart.yaml", "Clean raw text into WORKDIR/corpus.")
+staged("tokenizer", "jaxlm tokenizer configs/quickstart.yaml tokenizer.vocab_size=8192",
+       "Train the tokenizer on WORKDIR/corpus.")  # fmt: skip
+staged("tokenize", "jaxlm tokenize configs/quickstart.yaml", "Write the corpus as token shards.")
+staged("train", "jaxlm train configs/quickstart.yaml train.steps=1000",
+       "Train, from the newest checkpoint in WORKDIR if there is one.")  # fmt: skip
+
+
+@main.command("eval")
+@click.argument("path", metavar="WORKDIR|CHECKPOINT", type=click.Path(path_type=Path))
+@AS_JSON
+def evaluate(path: Path, as_json: bool) -> None:
+    """Loss, perplexity and bits per byte by source, on the validation split.
+
+    \b
+    jaxlm eval runs/quickstart
+    jaxlm eval runs/quickstart/checkpoints/300 --json
+    """
+    _use_jax()
+    from jaxlm.pipeline import evaluate as evaluate_path
+
+    record = evaluate_path(path)
+    scores = record["sources"] | {"all": record["all"]}
+    if as_json:
+        click.echo(json.dumps(scores | {"tasks": {}}, indent=2))
+        return
+    click.echo(f"{'source':20} {'loss':>8} {'perplexity':>11} {'bits/byte':>10} {'tokens':>10}")
+    for name, score in scores.items():
+        click.echo(
+            f"{name:20} {score['loss']:8.4f} {score['perplexity']:11.2f} "
+            f"{score['bits_per_byte']:10.4f} {score['tokens']:10,}"
+        )
+
+
+@main.command()
+@click.argument("path", metavar="WORKDIR|CHECKPOINT", type=click.Path(path_type=Path))
+@click.option("--prompt", multiple=True, required=True, help="Text to continue; may be repeated.")
+@click.option("--max-tokens", default=128, show_default=True, help="Longest continuation.")
+@click.option("--temperature", default=0.8, show_default=True, help="0 takes the likeliest token.")
+@click.option("--top-k", type=int, help="Draw from this many likeliest tokens.")
+@click.option("--top-p", default=1.0, show_default=True, help="Draw from this much probability.")
+@click.option("--seed", default=0, show_default=True, help="Seed of the draws.")
+@AS_JSON
+def generate(
+    path: Path,
+    prompt: tuple[str, ...],
+    max_tokens: int,
+    temperature: float,
+    top_k: int | None,
+    top_p: float,
+    seed: int,
+    as_json: bool,
+) -> None:
+    """Continue prompts until the end of a document or --max-tokens.
+
+    \b
+    jaxlm generate runs/quickstart --prompt "In the beginning"
+    jaxlm generate runs/quickstart --prompt "def " --prompt "The " --temperature 0
+    """
+    _use_jax()
+    from jaxlm.evaluation import Request, open_trained
+    from jaxlm.evaluation import generate as generate_texts
+
+    trained = open_trained(path, single_device=True)
+    request = Request(max_tokens, temperature, top_k, top_p, seed)
+    for start, text in zip(prompt, generate_texts(trained, prompt, request), strict=True):
+        click.echo(json.dumps({"prompt": start, "text": text}) if as_json else start + text)
+
+
+@main.command()
+@click.argument("path", metavar="WORKDIR", type=click.Path(path_type=Path))
+def report(path: Path) -> None:
+    """Write WORKDIR/report/index.html from the run's records.
+
+    \b
+    jaxlm report runs/quickstart
+    """
+    from jaxlm.reports import write_report
+    from jaxlm.workdir import Workdir
+
+    if not path.is_dir():
+        raise UserError(f"{path}: no such folder; give the workdir of a run")
+    click.echo(write_report(Workdir(path)))
+
+
+@main.command()
+@click.argument("config_file", metavar="CONFIG", required=False)
+@OVERRIDES
+@click.option("--schema", is_flag=True, help="Print the JSON Schema of a config.")
+@click.option("--summary", is_flag=True, help="Add the model's table with its parameter count.")
+def config(config_file: str | None, overrides: tuple[str, ...], schema: bool, summary: bool) -> None:
+    """Print the resolved config, which is itself a config.
+
+    \b
+    jaxlm config configs/quickstart.yaml train.steps=500 --summary
+    jaxlm config --schema > jaxlm.schema.json
+    """
+    from jaxlm.config import Config, dump, load
+
+    if schema:
+        click.echo(json.dumps(Config.model_json_schema(), indent=2))
+        return
+    if config_file is None:
+        raise click.UsageError("give a config file, or --schema")
+    loaded = load(config_file, overrides)
+    click.echo(dump(loaded), nl=False)
+    if summary:
+        from jaxlm.models.size import summary_lines
+
+        click.echo("".join(f"# {line}\n" for line in summary_lines(loaded)), nl=False)
+
+
+def _in_workdir(
+    config_file: str, overrides: tuple[str, ...], quiet: bool, work: Callable[..., None]
+) -> Any:
+    """Load the config, lock its workdir, show progress, and do the work."""
+    from jaxlm.config import load
+    from jaxlm.reports import Terminal
+    from jaxlm.workdir import Workdir
+
+    loaded = load(config_file, overrides)
+    workdir = Workdir(loaded.workdir)
+    _use_jax()
+    from jaxlm.training import Stopped
+
+    with workdir.lock(), Terminal(quiet) as show:
+        try:
+            work(loaded, workdir, show)
+        except Stopped as stopped:
+            show.line(f"{stopped}; the same command goes on from there")
+            sys.exit(128 + stopped.signum)
+    return workdir
+
+
+@functools.cache
+def _use_jax() -> None:
+    """Keep compiled programs between starts."""
+    from jaxlm.training import use_compilation_cache
+
+    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    use_compilation_cache(Path(cache) / "jaxlm" / "xla")

@@ -1,0 +1,7 @@
+"""What a trained model is worth: loss by source, generated text."""
+
+from jaxlm.evaluation.generate import Request, generate
+from jaxlm.evaluation.perplexity import evaluate
+from jaxlm.evaluation.trained import Trained, open_trained
+
+__all__ = ["Request", "Trained", "evaluate", "generate", "open_trained"]

@@ -1,0 +1,62 @@
+"""The update rule of a config."""
+
+from typing import Any
+
+import jax
+import optax
+
+from jaxlm.config.optim import Adafactor, AdamW, Muon
+from jaxlm.optim.muon import scale_by_muon
+from jaxlm.optim.schedule import make_schedule
+
+
+def make_optimizer(
+    optimizer: AdamW | Adafactor | Muon, steps: int, inputs: Any
+) -> optax.GradientTransformation:
+    """Clipping, the rule, decoupled weight decay on matrices, the learning rate, in this order.
+
+    steps: length of the run, for the schedule. inputs: a tree in the structure of the parameters
+    that holds, for each, how many of its axes (those before the last outputs) a product contracts
+    with; 0 for what is no matrix (norms, biases) and gets no decay, and -1 for tables that are
+    looked up and the head: they decay under AdamW and Adafactor; Muon leaves them to Adam.
+    """
+    matrices = jax.tree.map(lambda count: count != 0, inputs)
+    schedule = make_schedule(optimizer.schedule, optimizer.learning_rate, steps)
+    decay = optax.add_decayed_weights(optimizer.weight_decay, mask=matrices)
+    match optimizer:
+        case AdamW():
+            rule = optax.chain(
+                optax.scale_by_adam(optimizer.b1, optimizer.b2, optimizer.eps),
+                decay,
+                optax.scale_by_learning_rate(schedule),
+            )
+        case Adafactor():
+            # optax.adafactor's own decay is not multiplied by the learning rate; this one is
+            rule = optax.chain(
+                optax.scale_by_factored_rms(
+                    decay_rate=optimizer.decay_exponent,
+                    min_dim_size_to_factor=optimizer.min_factored,
+                ),
+                optax.clip_by_block_rms(optimizer.clip_update),
+                optax.ema(optimizer.momentum, debias=False),
+                decay,
+                optax.scale_by_learning_rate(schedule),
+            )
+        case Muon():
+            adam_schedule = make_schedule(
+                optimizer.schedule, optimizer.adam_learning_rate, steps
+            )
+            adam = optax.chain(
+                optax.scale_by_adam(optimizer.b1, optimizer.b2, optimizer.eps),
+                optax.scale_by_learning_rate(adam_schedule),
+            )
+            muon = optax.chain(
+                scale_by_muon(optimizer.momentum, optimizer.newton_schulz_steps, inputs),
+                optax.add_decayed_weights(optimizer.weight_decay),
+                optax.scale_by_learning_rate(schedule),
+            )
+            labels = jax.tree.map(lambda count: "muon" if count > 0 else "adam", inputs)
+            rule = optax.partition({"muon": muon, "adam": adam}, labels)
+    if optimizer.clip_norm is None:
+        return rule
+    return optax.chain(optax.clip_by_global_norm(optimizer.clip_norm), rule)

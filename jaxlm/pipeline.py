@@ -1,0 +1,216 @@
+"""The stages of a run in order; a finished one whose inputs did not change is skipped."""
+
+import hashlib
+import json
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from jaxlm import corpus, tokens
+from jaxlm.config import Config, dump
+from jaxlm.errors import UserError
+from jaxlm.reports import Terminal, write_report
+from jaxlm.workdir import Workdir, write_json, write_text
+
+
+class Stage(NamedTuple):
+    """A verb, what its result depends on, what it makes, and the work."""
+
+    name: str
+    depends: Callable[[Config, Workdir], Any]
+    makes: Callable[[Workdir], Path]
+    work: Callable[[Config, Workdir, Terminal], None]
+
+
+def run(config: Config, workdir: Workdir, show: Terminal) -> None:
+    """Every stage in order, then the report. Raises what the stages raise."""
+    write_config(config, workdir)
+    for stage in STAGES:
+        do(stage, config, workdir, show, again=False)
+    write_report(workdir)
+
+
+def do(stage: Stage, config: Config, workdir: Workdir, show: Terminal, *, again: bool) -> None:
+    """Do one stage, unless it was done from the same inputs and need not be done `again`."""
+    done = _read_stamps(workdir)
+    stamp = _digest(stage.depends(config, workdir))
+    if not again and done.get(stage.name) == stamp and stage.makes(workdir).exists():
+        show.line(f"{stage.name}: done before, nothing changed")
+        return
+    # a stage that dies half-way must not look finished
+    write_json(_stamps(workdir), {name: s for name, s in done.items() if name != stage.name})
+    stage.work(config, workdir, show)
+    write_json(_stamps(workdir), _read_stamps(workdir) | {stage.name: stamp})
+
+
+def write_config(config: Config, workdir: Workdir) -> None:
+    """Note the resolved config of this run in its folder."""
+    write_text(workdir.config, dump(config))
+
+
+def evaluate(path: Path, config: Config | None = None) -> dict[str, Any]:
+    """Scores by source of the run or checkpoint at `path`, also written to its eval.json.
+
+    config: takes the place of the one in the checkpoint for what eval needs (batch size).
+    """
+    import jax
+
+    from jaxlm.evaluation import evaluate as scores_of
+    from jaxlm.evaluation import open_trained
+    from jaxlm.models import parameter_count
+
+    trained = open_trained(path)
+    with jax.set_mesh(trained.mesh):
+        scores = scores_of(
+            config or trained.config, trained.workdir, trained.params, trained.tokenizer
+        )
+    everything = scores.pop("all")
+    record = {
+        "step": trained.step,
+        "parameters": parameter_count(trained.config),
+        "sources": scores,
+        "all": everything,
+    }
+    write_json(trained.workdir.evaluation, record)
+    return record
+
+
+def _train(config: Config, workdir: Workdir, show: Terminal) -> None:
+    from jaxlm.evaluation import evaluate as scores_of
+    from jaxlm.training import train
+
+    tokenizer = tokens.load_tokenizer(workdir.tokenizer)
+    score = partial(scores_of, config, workdir, tokenizer=tokenizer)
+    train(config, workdir, show, lambda params: score(params=params))
+
+
+def _evaluate(config: Config, workdir: Workdir, show: Terminal) -> None:
+    evaluate(workdir.path, config)
+
+
+def _generate(config: Config, workdir: Workdir, show: Terminal) -> None:
+    from jaxlm.evaluation import Request, generate, open_trained
+
+    wanted = config.eval.generate
+    trained = open_trained(workdir.path, single_device=True)
+    request = Request(
+        wanted.max_tokens, wanted.temperature, wanted.top_k, wanted.top_p, config.seed
+    )
+    texts = generate(trained, wanted.prompts, request) if wanted.prompts else []
+    lines = [
+        json.dumps(
+            {
+                "prompt": prompt,
+                "text": text,
+                "temperature": wanted.temperature,
+                "top_p": wanted.top_p,
+                "seed": config.seed,
+                "step": trained.step,
+            },
+            ensure_ascii=False,
+        )
+        for prompt, text in zip(wanted.prompts, texts, strict=True)
+    ]
+    write_text(workdir.samples, "".join(f"{line}\n" for line in lines))
+
+
+def _of_corpus(workdir: Workdir) -> Any:
+    return [shard["sha256"] for shard in _read(workdir.corpus / "stats.json")["shards"]]
+
+
+def _of_training(workdir: Workdir) -> Any:
+    """Which parameters there are: the checkpoints that are finished."""
+    steps = [p for p in workdir.checkpoints.glob("*") if p.name.isdigit()]
+    newest = max(steps, key=lambda p: int(p.name), default=None)
+    return newest and [newest.name, newest.stat().st_mtime_ns]
+
+
+STAGES = (
+    Stage(
+        "prepare",
+        lambda config, workdir: [
+            _plain(config.sources), _plain(config.prepare), corpus.inputs(config),
+        ],
+        lambda workdir: workdir.corpus,
+        corpus.prepare,
+    ),
+    Stage(
+        "tokenizer",
+        lambda config, workdir: [
+            _plain(config.tokenizer), config.seed, _weights(config), _of_corpus(workdir),
+        ],
+        lambda workdir: workdir.tokenizer,
+        tokens.train_tokenizer,
+    ),
+    Stage(
+        "tokenize",
+        lambda config, workdir: [
+            _plain(config.data), config.seed, _of_corpus(workdir),
+            _read(workdir.tokenizer / "manifest.json")["hash"],
+        ],
+        lambda workdir: workdir.tokens,
+        tokens.tokenize,
+    ),
+    Stage(
+        "train",
+        # training knows itself whether it is finished
+        lambda config, workdir: [_plain(config), _of_training(workdir)],
+        lambda workdir: workdir.path / ".train-always-looks",
+        _train,
+    ),
+    Stage(
+        "eval",
+        lambda config, workdir: [
+            _plain(config.eval), _of_training(workdir), _read(workdir.tokens / "manifest.json"),
+        ],
+        lambda workdir: workdir.evaluation,
+        _evaluate,
+    ),
+    Stage(
+        "generate",
+        lambda config, workdir: [_plain(config.eval), config.seed, _of_training(workdir)],
+        lambda workdir: workdir.samples,
+        _generate,
+    ),
+)  # fmt: skip
+BY_NAME = {stage.name: stage for stage in STAGES}
+
+
+def _weights(config: Config) -> list[Any]:
+    return [(source.name, source.weight) for source in config.sources]
+
+
+def _plain(section: Any) -> Any:
+    if isinstance(section, tuple):
+        return [_plain(item) for item in section]
+    return json.loads(section.model_dump_json())
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def _stamps(workdir: Workdir) -> Path:
+    return workdir.path / "stages.json"
+
+
+def _read_stamps(workdir: Workdir) -> dict[str, str]:
+    path = _stamps(workdir)
+    if not path.exists():
+        return {}
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError):
+        return {}  # a stage too often is safer than one too few
+
+
+def _read(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(
+            f"{path}: missing; the stage before has not run (jaxlm run CONFIG does all of them)"
+        ) from None
+    except ValueError as error:
+        raise UserError(f"{path}: not JSON: {error}; run the stage before again") from None

@@ -1,0 +1,58 @@
+"""Batches on the devices, made and moved while the step before them computes."""
+
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from numpy.typing import NDArray
+
+from jaxlm.objectives import Batch
+from jaxlm.parallel import spec
+from jaxlm.tokens import Loader
+
+AHEAD = 2
+
+
+class Ready(NamedTuple):
+    """A step's batch on the devices, [M, B, T], and what the host knows of it."""
+
+    batch: Batch
+    targets: int
+    sources_B: NDArray[np.int32]
+
+
+def batches(loader: Loader, start: int, stop: int, microbatches: int) -> Iterator[Ready]:
+    """The batches of steps start..stop-1; a thread keeps the next ones ready."""
+    mesh = jax.sharding.get_mesh()  # set for this thread only
+
+    def make(step: int) -> Ready:
+        host = loader.batch_at(step)
+        sources_B = loader.sources_at(step)
+        return Ready(place(split(host, microbatches), mesh), int(host.weights_BT.sum()), sources_B)
+
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="batches") as pool:
+        waiting: deque[Future[Ready]] = deque()
+        for step in range(start, stop + AHEAD):
+            if step < stop:
+                waiting.append(pool.submit(make, step))
+            if step >= start + AHEAD:
+                yield waiting.popleft().result()
+
+
+def split(batch: Batch, microbatches: int) -> Batch:
+    """[M * B, T] -> [M, B, T]"""
+    return Batch(*(a.reshape(microbatches, -1, *a.shape[1:]) for a in batch))
+
+
+def place(batch: Batch, mesh: jax.sharding.Mesh) -> Batch:
+    """A host batch [M, B, T] on the mesh's devices; each process gives the rows that it holds."""
+    sharding = jax.NamedSharding(mesh, spec(None, "batch", "sequence"))
+    return Batch(
+        *(
+            jax.make_array_from_callback(a.shape, sharding, lambda index, a=a: a[index])
+            for a in batch
+        )
+    )

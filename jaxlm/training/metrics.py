@@ -1,0 +1,58 @@
+"""metrics.jsonl and TensorBoard events: one record a logged step, none twice, none missing."""
+
+import json
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+from jaxlm.errors import UserError
+from jaxlm.workdir import Workdir, write_text
+
+
+class Metrics:
+    """Appends records; a restart at step `start` first removes those of later steps."""
+
+    def __init__(self, workdir: Workdir, start: int, tensorboard: bool) -> None:
+        if workdir.metrics.exists():
+            kept = [line for line in _lines(workdir.metrics) if json.loads(line)["step"] <= start]
+            write_text(workdir.metrics, "".join(f"{line}\n" for line in kept))
+        self._file = open(workdir.metrics, "a", encoding="utf-8")  # noqa: SIM115
+        self._events: Any = None
+        if tensorboard:
+            from tensorboardX import SummaryWriter  # an import of 0.2 s that not every run needs
+
+            self._events = SummaryWriter(
+                str(workdir.path / "tensorboard"), purge_step=start + 1, flush_secs=10
+            )
+
+    def write(self, record: dict[str, Any]) -> None:
+        """Append one record; it is on disk when this returns."""
+        self._file.write(json.dumps(record, allow_nan=False) + "\n")
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        if self._events is not None:
+            for name, value in record.items():
+                if name not in ("step", "time") and isinstance(value, int | float):
+                    self._events.add_scalar(name, value, record["step"])
+
+    def close(self) -> None:
+        self._file.close()
+        if self._events is not None:
+            self._events.close()
+
+
+def finite(step: int, name: str, value: float) -> float:
+    """The value; raises UserError when it is not a finite number."""
+    if not math.isfinite(value):
+        raise UserError(
+            f"step {step}: {name} is {value}; start again from the last checkpoint with a lower "
+            "optimizer.learning_rate, a longer warm-up or train.precision=fp32"
+        )
+    return value
+
+
+def _lines(path: Path) -> list[str]:
+    """Whole lines; a last one that a killed process left half-written is dropped."""
+    text = path.read_text(encoding="utf-8", errors="replace")
+    return text.split("\n")[:-1]
