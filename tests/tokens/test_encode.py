@@ -15,12 +15,12 @@ from jaxlm.config import Config
 from jaxlm.config.tokens import Data, Tokenizer
 from jaxlm.errors import UserError
 from jaxlm.tokens import load_tokenizer, tokenize, train_tokenizer
-from jaxlm.tokens.store import Store
+from jaxlm.tokens.store import SPLITS, Split, Store
 from jaxlm.workdir import Workdir
 from tests.tokens.conftest import AWKWARD, CODE, TOPICS, make_config, write_corpus
 
 
-def documents(workdir: Workdir, source: str, split: str) -> list[str]:
+def documents(workdir: Workdir, source: str, split: Split) -> list[str]:
     """The texts of a store, each checked to lie between BOS and EOS."""
     store, tokenizer = Store(workdir.tokens), load_tokenizer(workdir.tokenizer)
     tokens, offsets = store.tokens(source, split), store.offsets(source, split)
@@ -52,7 +52,7 @@ def test_the_manifest_is_right(made: Workdir) -> None:
     assert manifest["tokenizer_hash"] == load_tokenizer(made.tokenizer).hash
     assert manifest["dtype"] == "uint16"
     for source in ("topics", "code"):
-        for split in ("train", "valid"):
+        for split in SPLITS:
             texts, size = documents(made, source, split), manifest["sources"][source][split]
             assert size["documents"] == len(texts)
             assert size["bytes"] == sum(len(text.encode()) for text in texts)
@@ -91,8 +91,8 @@ def test_small_sources(made: Workdir, tmp_path: Path) -> None:
     workdir = with_tokenizer(made, tmp_path)
     write_corpus(workdir.corpus, {"one": TOPICS[:1], "two": TOPICS[:2]})
     tokenize(make_config(["one", "two"]), workdir)
-    assert [len(documents(workdir, "one", split)) for split in ("train", "valid")] == [1, 0]
-    assert [len(documents(workdir, "two", split)) for split in ("train", "valid")] == [1, 1]
+    assert [len(documents(workdir, "one", split)) for split in SPLITS] == [1, 0]
+    assert [len(documents(workdir, "two", split)) for split in SPLITS] == [1, 1]
 
 
 def test_what_cannot_be_tokenized(made: Workdir, tmp_path: Path) -> None:

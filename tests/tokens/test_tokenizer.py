@@ -2,6 +2,7 @@ import io
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -125,17 +126,17 @@ def test_a_model_with_a_leading_space_encodes_whole_texts() -> None:
 
 def _train(**options: object) -> bytes:
     model = io.BytesIO()
+    settings: dict[str, Any] = {
+        "model_type": "bpe",
+        "vocab_size": 500,
+        "normalization_rule_name": "identity",
+        "byte_fallback": True,
+        "minloglevel": 2,
+        **options,
+    }
+    lines = [line for _, text in CODE for line in text.splitlines()]
     sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter([line for _, text in CODE for line in text.splitlines()]),
-        model_writer=model,
-        **{
-            "model_type": "bpe",
-            "vocab_size": 500,
-            "normalization_rule_name": "identity",
-            "byte_fallback": True,
-            "minloglevel": 2,
-            **options,
-        },
+        sentence_iterator=iter(lines), model_writer=model, **settings
     )
     return model.getvalue()
 
