@@ -127,7 +127,11 @@ def _decode(
         assert new is not None
         x_BTD = jax.lax.reshape(x_ND, (B, T, x_ND.shape[1]), out_sharding=spec("batch", None, None))
         x_BD = jnp.einsum("bt,btd->bd", jax.nn.one_hot(at_B, T, dtype=dtype), x_BTD)
-        return jnp.einsum("bd,vd->bv", x_BD, head_VD, preferred_element_type=jnp.float32), new
+        logits_BV = jnp.einsum(
+            "bd,vd->bv", x_BD, head_VD,
+            preferred_element_type=jnp.float32, out_sharding=spec("batch", None),
+        )  # fmt: skip
+        return logits_BV, new
 
     def step(loop: Loop) -> Loop:
         keys = jax.vmap(jax.random.fold_in, (0, None))(keys_B, loop.count)
