@@ -120,18 +120,14 @@ class SentencePieceTokenizer:
         )
         self._dtype = id_dtype(self.vocab_size)
         self._space_mark = self._packed([byte_ids[byte] for byte in SPACE_MARK.encode()])
-        # Where no piece holds a space behind another character, what stands before a space and
-        # what follows are encoded alike apart and together, so that words can be looked up.
-        apart = not any(re.search(f"[^{SPACE_MARK}]{SPACE_MARK}", piece) for piece in pieces)
-        probe = "a" + self._processor.decode(self._processor.encode("a")) + " "
-        self._words = _Words(self) if apart and self._splits(probe) else None
-
-    def _splits(self, text: str) -> bool:
-        # A model that adds a space before the text, or normalises, does so before each word too.
-        encode = self._processor.encode
-        return self._processor.decode(encode(text)) == text and encode("a a") == encode(
-            "a"
-        ) + encode(" a")
+        # Where no piece holds a space behind another character, and nothing is put before a text,
+        # what stands before a space and what follows are encoded alike apart and together, so
+        # that words can be looked up.
+        encode = processor.encode
+        apart = encode("a a") == encode("a") + encode(" a") and not any(
+            re.search(f"[^{SPACE_MARK}]{SPACE_MARK}", piece) for piece in pieces
+        )
+        self._words = _Words(self) if apart else None
 
     def _packed(self, ids: list[int]) -> bytes:
         return np.array(ids, self._dtype).tobytes()
