@@ -13,6 +13,8 @@ from jaxlm.models.attention import Mask
 from jaxlm.models.layers import Block, Cache, constant, gather, normal, rms_norm, rope_tables
 from jaxlm.parallel import spec
 
+FP32 = jnp.dtype(jnp.float32)
+
 type Remat = Literal["none", "dots", "full"]
 
 REMAT: dict[Remat, Callable[..., Any] | None] = {
@@ -49,7 +51,7 @@ class Decoder(nnx.Module):
         positions_BT: jax.Array,
         mask: Mask,
         *,
-        dtype: jnp.dtype = jnp.dtype(jnp.float32),
+        dtype: jnp.dtype = FP32,
         remat: Remat = "none",
         unroll: bool = False,
         cache: Cache | None = None,

@@ -19,7 +19,8 @@ def flops_per_token(config: Config, causal: bool) -> float:
 
     6 a parameter that takes part in a product (the output head does, tables do not), and
     12 * layers * heads * head width * seq_len for attention (Chowdhery et al. 2022, PaLM, appendix
-    B), or half of that when what the causal mask hides is not counted. Recomputation is not counted.
+    B), or half of that when what the causal mask hides is not counted. What is computed again in
+    the backward pass is not counted.
     """
     model = config.model
     shapes = _shapes(config)

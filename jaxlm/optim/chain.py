@@ -43,9 +43,7 @@ def make_optimizer(
                 optax.scale_by_learning_rate(schedule),
             )
         case Muon():
-            adam_schedule = make_schedule(
-                optimizer.schedule, optimizer.adam_learning_rate, steps
-            )
+            adam_schedule = make_schedule(optimizer.schedule, optimizer.adam_learning_rate, steps)
             adam = optax.chain(
                 optax.scale_by_adam(optimizer.b1, optimizer.b2, optimizer.eps),
                 optax.scale_by_learning_rate(adam_schedule),
