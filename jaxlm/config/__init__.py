@@ -2,6 +2,6 @@
 
 from jaxlm.config.base import Section
 from jaxlm.config.load import dump, load
-from jaxlm.config.schema import Config
+from jaxlm.config.schema import Config, json_schema
 
-__all__ = ["Config", "Section", "dump", "load"]
+__all__ = ["Config", "Section", "dump", "json_schema", "load"]

@@ -12,6 +12,7 @@ DTYPE_IDS = {"uint16": 1 << 16, "uint32": 1 << 32}
 def impossible(config: Config) -> list[Problem]:
     """Every impossible combination that shows without knowing the devices."""
     model, train, data, mesh = config.model, config.train, config.data, config.mesh
+    schedule = config.optimizer.schedule
     found: list[Problem] = []
 
     def refuse_if(bad: bool, keys: list[str], message: str) -> None:
@@ -19,8 +20,12 @@ def impossible(config: Config) -> list[Problem]:
             found.append((keys, f"{keys[0]}: {message}"))
 
     names = [source.name for source in config.sources]
-    for name in sorted({n for n in names if names.count(n) > 1}):
-        refuse_if(True, ["sources"], f"two sources are named {name!r}; names must differ")
+    for index, name in enumerate(names):
+        refuse_if(
+            name in names[:index],
+            [f"sources.{index}.name"],
+            f"two sources are named {name!r}; names must differ",
+        )
     refuse_if(
         (train.steps is None) == (train.tokens is None),
         ["train.steps", "train.tokens"],
@@ -61,19 +66,28 @@ def impossible(config: Config) -> list[Problem]:
         ["train.microbatch_size"],
         f"train.batch_size {train.batch_size} is not a multiple of {micro}",
     )
-    if train.steps is not None and config.optimizer.schedule.warmup_steps > train.steps:
+    if (train.steps is None) != (train.tokens is None):
+        warmup, end = schedule.warmup_steps, schedule.decay_steps or config.steps
         refuse_if(
-            True,
-            ["optimizer.schedule.warmup_steps"],
-            f"{config.optimizer.schedule.warmup_steps} steps of warm-up do not fit into "
-            f"train.steps {train.steps}",
+            warmup > end,
+            ["optimizer.schedule.warmup_steps", "optimizer.schedule.decay_steps", "train.steps"],
+            f"{warmup} steps of warm-up do not fit into the {end} steps of the schedule",
         )
-    refuse_if(mesh.stage not in (1,), ["mesh.stage"], "pipeline stages are not built yet; use 1")
-    refuse_if(mesh.context not in (1,), ["mesh.context"], "context shards are not built yet; use 1")
-    sizes = {axis: getattr(mesh, axis) for axis in Mesh.model_fields}
     refuse_if(
-        list(sizes.values()).count(-1) > 1, ["mesh.data"], "at most one mesh axis may be -1"
+        (config.checkpoint.keep_every or 0) % config.checkpoint.every > 0,
+        ["checkpoint.keep_every"],
+        f"{config.checkpoint.keep_every} is not a multiple of checkpoint.every "
+        f"{config.checkpoint.every}, the steps that write one",
     )
+    refuse_if(
+        config.eval.every is not None and data.validation_fraction == 0,
+        ["eval.every", "data.validation_fraction"],
+        "nothing is held apart to evaluate on; set data.validation_fraction above 0",
+    )
+    refuse_if(mesh.stage != 1, ["mesh.stage"], "pipeline stages are not built yet; use 1")
+    refuse_if(mesh.context != 1, ["mesh.context"], "context shards are not built yet; use 1")
+    sizes = {axis: getattr(mesh, axis) for axis in Mesh.model_fields}
+    refuse_if(list(sizes.values()).count(-1) > 1, ["mesh.data"], "at most one mesh axis may be -1")
     for axis, size in sizes.items():
         refuse_if(size == 0, [f"mesh.{axis}"], "an axis has at least one device (or -1: the rest)")
     return found + indivisible(config, sizes)
@@ -87,10 +101,12 @@ def indivisible(config: Config, sizes: dict[str, int]) -> list[Problem]:
     splits = [
         ("train.microbatch_size" if train.microbatch_size else "train.batch_size", micro,
          "mesh.data x mesh.fsdp", data * fsdp),
+        ("eval.batch_size", config.eval.batch_size or 0, "mesh.data x mesh.fsdp", data * fsdp),
         ("model.heads", model.heads, "mesh.tensor", tensor),
         ("model.kv_heads", model.kv_head_count, "mesh.tensor", tensor),
         ("model.d_mlp", model.d_mlp, "mesh.tensor", tensor),
-        ("tokenizer.vocab_size", config.vocab_size, "mesh.tensor", tensor),
+        ("model.vocab_size" if model.vocab_size else "tokenizer.vocab_size",
+         config.vocab_size, "mesh.tensor", tensor),
         ("model.d_model", model.d_model, "mesh.fsdp", fsdp),
     ]  # fmt: skip
     return [

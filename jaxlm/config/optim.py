@@ -1,8 +1,15 @@
 """The `optimizer` section: update rule, schedule, clipping, decay."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import (
+    BeforeValidator,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+)
 
 from jaxlm.config.base import Section
 
@@ -48,7 +55,7 @@ class AdamW(_Optimizer):
 
 
 class Adafactor(_Optimizer):
-    """Adafactor (Shazeer and Stern 2018), factored, with momentum as PaLM and T5 variants use it."""
+    """Adafactor (Shazeer and Stern 2018), factored, with momentum of the updates."""
 
     kind: Literal["adafactor"] = "adafactor"
     """Update rule."""
@@ -81,4 +88,10 @@ class Muon(_Optimizer):
     """AdamW's addition to the root of the second moment."""
 
 
-type Optimizer = Annotated[AdamW | Adafactor | Muon, Field(discriminator="kind")]
+def _adamw_by_default(values: Any) -> Any:
+    return {"kind": "adamw", **values} if isinstance(values, dict) else values
+
+
+type Optimizer = Annotated[
+    AdamW | Adafactor | Muon, Field(discriminator="kind"), BeforeValidator(_adamw_by_default)
+]

@@ -1,6 +1,6 @@
 """The root of a config: every section of a run."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field, NonNegativeInt
 
@@ -58,3 +58,17 @@ class Config(Section):
             return self.train.steps
         assert self.train.tokens is not None, "checked when the config was loaded"
         return -(-self.train.tokens // (self.train.batch_size * self.data.seq_len))
+
+
+def json_schema() -> dict[str, Any]:
+    """JSON Schema (2020-12) of a config file, for editors and other programs."""
+    schema = Config.model_json_schema()
+    schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
+    schema["properties"]["base"] = {
+        "type": "string",
+        "description": "A config file to extend, relative to this one.",
+    }
+    # without a kind an optimizer's keys may be those of several, which oneOf refuses
+    optimizer = schema["properties"]["optimizer"]
+    optimizer["anyOf"] = optimizer.pop("oneOf")
+    return schema

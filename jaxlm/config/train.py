@@ -21,7 +21,7 @@ class Train(Section):
     precision: Literal["fp32", "bf16"] = "fp32"
     """Type of activations and products; parameters and optimizer state stay fp32."""
     remat: Literal["none", "dots", "full"] = "dots"
-    """What the backward pass finds stored: everything, products of weights, or block inputs only."""
+    """What the backward pass finds stored: everything, products of weights, or blocks' inputs."""
     unroll_layers: bool = False
     """Compile each block by itself: faster steps on a CPU, longer compilation."""
     loss_chunk: PositiveInt = 1024
