@@ -2,4 +2,4 @@
 
 from jaxlm.cli import main
 
-main()
+main(prog_name="jaxlm")

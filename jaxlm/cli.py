@@ -1,5 +1,6 @@
 """The command line: one sub-command a verb, no logic of its own."""
 
+import errno
 import functools
 import json
 import os
@@ -28,15 +29,20 @@ class Verbs(click.Group):
         try:
             return super().invoke(ctx)
         except UserError as error:
-            for message in error.messages:
-                click.echo(f"jaxlm: {message}", err=True)
-            sys.exit(1)
+            messages, status = error.messages, error.status
+        except click.UsageError as error:
+            command = error.ctx.command_path if error.ctx else "jaxlm"
+            messages, status = [f"{error.format_message()} See {command} --help"], 2
         except BrokenPipeError:
-            os._exit(1)
+            os._exit(1)  # nobody reads; Python would complain when it closes standard output
         except OSError as error:
             where = f"{error.filename}: " if error.filename else ""
-            click.echo(f"jaxlm: {where}{error.strerror or error}", err=True)
-            sys.exit(1)
+            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+            advice = "; make room and give the same command again" if full else ""
+            messages, status = [f"{where}{error.strerror or error}{advice}"], 1
+        for message in messages:
+            click.echo(f"jaxlm: {message}", err=True)
+        sys.exit(status)
 
 
 @click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"]})
@@ -124,10 +130,28 @@ def evaluate(path: Path, as_json: bool) -> None:
 @main.command()
 @click.argument("path", metavar="WORKDIR|CHECKPOINT", type=click.Path(path_type=Path))
 @click.option("--prompt", multiple=True, required=True, help="Text to continue; may be repeated.")
-@click.option("--max-tokens", default=128, show_default=True, help="Longest continuation.")
-@click.option("--temperature", default=0.8, show_default=True, help="0 takes the likeliest token.")
-@click.option("--top-k", type=int, help="Draw from this many likeliest tokens.")
-@click.option("--top-p", default=1.0, show_default=True, help="Draw from this much probability.")
+@click.option(
+    "--max-tokens",
+    type=click.IntRange(min=1),
+    default=128,
+    show_default=True,
+    help="Longest continuation.",
+)
+@click.option(
+    "--temperature",
+    type=click.FloatRange(min=0),
+    default=0.8,
+    show_default=True,
+    help="0 takes the likeliest token.",
+)
+@click.option("--top-k", type=click.IntRange(min=1), help="Draw from this many likeliest tokens.")
+@click.option(
+    "--top-p",
+    type=click.FloatRange(0, 1, min_open=True),
+    default=1.0,
+    show_default=True,
+    help="Draw from this much probability.",
+)
 @click.option("--seed", default=0, show_default=True, help="Seed of the draws.")
 @AS_JSON
 def generate(
@@ -167,9 +191,10 @@ def report(path: Path) -> None:
     from jaxlm.reports import write_report
     from jaxlm.workdir import Workdir
 
-    if not path.is_dir():
-        raise UserError(f"{path}: no such folder; give the workdir of a run")
-    click.echo(write_report(Workdir(path)))
+    workdir = Workdir(path)
+    if not workdir.config.is_file():
+        raise UserError(f"{path}: not the folder of a run; give the workdir of one")
+    click.echo(write_report(workdir))
 
 
 @main.command()
@@ -177,20 +202,22 @@ def report(path: Path) -> None:
 @OVERRIDES
 @click.option("--schema", is_flag=True, help="Print the JSON Schema of a config.")
 @click.option("--summary", is_flag=True, help="Add the model's table with its parameter count.")
-def config(config_file: str | None, overrides: tuple[str, ...], schema: bool, summary: bool) -> None:
+def config(
+    config_file: str | None, overrides: tuple[str, ...], schema: bool, summary: bool
+) -> None:
     """Print the resolved config, which is itself a config.
 
     \b
     jaxlm config configs/quickstart.yaml train.steps=500 --summary
     jaxlm config --schema > jaxlm.schema.json
     """
-    from jaxlm.config import Config, dump, load
+    from jaxlm.config import dump, json_schema, load
 
     if schema:
-        click.echo(json.dumps(Config.model_json_schema(), indent=2))
+        click.echo(json.dumps(json_schema(), indent=2))
         return
     if config_file is None:
-        raise click.UsageError("give a config file, or --schema")
+        raise click.UsageError("Give a config file, or --schema.")
     loaded = load(config_file, overrides)
     click.echo(dump(loaded), nl=False)
     if summary:
@@ -223,7 +250,9 @@ def _in_workdir(
 
 @functools.cache
 def _use_jax() -> None:
-    """Keep compiled programs between starts."""
+    """Keep compiled programs between starts, where JAX was not told another place."""
+    if "JAX_COMPILATION_CACHE_DIR" in os.environ:
+        return
     from jaxlm.training import use_compilation_cache
 
     cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"

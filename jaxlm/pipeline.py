@@ -8,14 +8,18 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from jaxlm import corpus, tokens
-from jaxlm.config import Config, dump
+from jaxlm.config import Config, Section, dump
 from jaxlm.errors import UserError
+from jaxlm.parallel import make_mesh
 from jaxlm.reports import Terminal, write_report
 from jaxlm.workdir import Workdir, write_json, write_text
 
 
 class Stage(NamedTuple):
-    """A verb, what its result depends on, what it makes, and the work."""
+    """A verb, what its result depends on, what it makes, and the work.
+
+    `depends` gives None for a stage that sees for itself what is left to do.
+    """
 
     name: str
     depends: Callable[[Config, Workdir], Any]
@@ -25,6 +29,7 @@ class Stage(NamedTuple):
 
 def run(config: Config, workdir: Workdir, show: Terminal) -> None:
     """Every stage in order, then the report. Raises what the stages raise."""
+    make_mesh(config)  # a mesh that this machine cannot make is refused before the work
     write_config(config, workdir)
     for stage in STAGES:
         do(stage, config, workdir, show, again=False)
@@ -33,15 +38,19 @@ def run(config: Config, workdir: Workdir, show: Terminal) -> None:
 
 def do(stage: Stage, config: Config, workdir: Workdir, show: Terminal, *, again: bool) -> None:
     """Do one stage, unless it was done from the same inputs and need not be done `again`."""
-    done = _read_stamps(workdir)
-    stamp = _digest(stage.depends(config, workdir))
+    inputs = stage.depends(config, workdir)
+    if inputs is None:
+        stage.work(config, workdir, show)
+        return
+    done, stamp = _read_stamps(workdir), _digest(inputs)
     if not again and done.get(stage.name) == stamp and stage.makes(workdir).exists():
         show.line(f"{stage.name}: done before, nothing changed")
         return
     # a stage that dies half-way must not look finished
-    write_json(_stamps(workdir), {name: s for name, s in done.items() if name != stage.name})
+    done.pop(stage.name, None)
+    write_json(_stamps(workdir), done)
     stage.work(config, workdir, show)
-    write_json(_stamps(workdir), _read_stamps(workdir) | {stage.name: stamp})
+    write_json(_stamps(workdir), done | {stage.name: stamp})
 
 
 def write_config(config: Config, workdir: Workdir) -> None:
@@ -50,9 +59,10 @@ def write_config(config: Config, workdir: Workdir) -> None:
 
 
 def evaluate(path: Path, config: Config | None = None) -> dict[str, Any]:
-    """Scores by source of the run or checkpoint at `path`, also written to its eval.json.
+    """Scores by source of the run or the one checkpoint at `path`; a run's are also written.
 
     config: takes the place of the one in the checkpoint for what eval needs (batch size).
+    Raises UserError when no text of the run is held apart.
     """
     import jax
 
@@ -66,13 +76,19 @@ def evaluate(path: Path, config: Config | None = None) -> dict[str, Any]:
             config or trained.config, trained.workdir, trained.params, trained.tokenizer
         )
     everything = scores.pop("all")
+    if not scores:
+        raise UserError(
+            f"{trained.workdir.tokens}: no document is held apart to evaluate on; raise "
+            "data.validation_fraction and give jaxlm tokenize CONFIG"
+        )
     record = {
         "step": trained.step,
         "parameters": parameter_count(trained.config),
         "sources": scores,
         "all": everything,
     }
-    write_json(trained.workdir.evaluation, record)
+    if path == trained.workdir.path:  # the report of a run is about its newest checkpoint
+        write_json(trained.workdir.evaluation, record)
     return record
 
 
@@ -86,7 +102,11 @@ def _train(config: Config, workdir: Workdir, show: Terminal) -> None:
 
 
 def _evaluate(config: Config, workdir: Workdir, show: Terminal) -> None:
-    evaluate(workdir.path, config)
+    if config.data.validation_fraction == 0:
+        show.line("eval: nothing is held apart (data.validation_fraction is 0)")
+        workdir.evaluation.unlink(missing_ok=True)
+    else:
+        evaluate(workdir.path, config)
 
 
 def _generate(config: Config, workdir: Workdir, show: Terminal) -> None:
@@ -130,7 +150,8 @@ STAGES = (
     Stage(
         "prepare",
         lambda config, workdir: [
-            _plain(config.sources), _plain(config.prepare), corpus.inputs(config),
+            [_without(source, "weight") for source in config.sources],
+            _without(config.prepare, "workers"), corpus.inputs(config),
         ],
         lambda workdir: workdir.corpus,
         corpus.prepare,
@@ -138,7 +159,8 @@ STAGES = (
     Stage(
         "tokenizer",
         lambda config, workdir: [
-            _plain(config.tokenizer), config.seed, _weights(config), _of_corpus(workdir),
+            _plain(config.tokenizer), _file(config.tokenizer.path), config.seed, _weights(config),
+            _of_corpus(workdir),
         ],
         lambda workdir: workdir.tokenizer,
         tokens.train_tokenizer,
@@ -146,30 +168,26 @@ STAGES = (
     Stage(
         "tokenize",
         lambda config, workdir: [
-            _plain(config.data), config.seed, _of_corpus(workdir),
+            _without(config.data, "seq_len"), config.seed, _of_corpus(workdir),
             _read(workdir.tokenizer / "manifest.json")["hash"],
         ],
         lambda workdir: workdir.tokens,
         tokens.tokenize,
     ),
-    Stage(
-        "train",
-        # training knows itself whether it is finished
-        lambda config, workdir: [_plain(config), _of_training(workdir)],
-        lambda workdir: workdir.path / ".train-always-looks",
-        _train,
-    ),
+    Stage("train", lambda config, workdir: None, lambda workdir: workdir.checkpoints, _train),
     Stage(
         "eval",
         lambda config, workdir: [
-            _plain(config.eval), _of_training(workdir), _read(workdir.tokens / "manifest.json"),
+            config.data.seq_len, _of_training(workdir), _read(workdir.tokens / "manifest.json"),
         ],
         lambda workdir: workdir.evaluation,
         _evaluate,
     ),
     Stage(
         "generate",
-        lambda config, workdir: [_plain(config.eval), config.seed, _of_training(workdir)],
+        lambda config, workdir: [
+            _plain(config.eval.generate), config.seed, _of_training(workdir),
+        ],
         lambda workdir: workdir.samples,
         _generate,
     ),
@@ -185,6 +203,19 @@ def _plain(section: Any) -> Any:
     if isinstance(section, tuple):
         return [_plain(item) for item in section]
     return json.loads(section.model_dump_json())
+
+
+def _without(section: Section, key: str) -> Any:
+    """The section without a key that its stage's result does not depend on."""
+    return {name: value for name, value in _plain(section).items() if name != key}
+
+
+def _file(path: str | None) -> Any:
+    """What tells that a file is another one than before; None when there is none."""
+    if path is None or not Path(path).exists():
+        return None
+    stat = Path(path).stat()
+    return [stat.st_size, stat.st_mtime_ns]
 
 
 def _digest(value: Any) -> str:

@@ -23,7 +23,7 @@ class Workdir:
     """Paths inside one run's folder. Creating the object touches nothing on disk."""
 
     def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
+        self.path = Path(path).expanduser()
         self.config = self.path / "config.yaml"
         self.corpus = self.path / "corpus"
         self.tokenizer = self.path / "tokenizer"
@@ -38,9 +38,15 @@ class Workdir:
     def lock(self) -> Iterator[None]:
         """Hold the folder for one writing process; the system frees it when the process dies.
 
-        Raises UserError when another process holds it.
+        Mends what a process that was killed left half-way. Raises UserError when another process
+        holds the folder, or when it cannot be one.
         """
-        self.path.mkdir(parents=True, exist_ok=True)
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError):
+            raise UserError(
+                f"{self.path}: a file is in the way of this folder; choose another workdir"
+            ) from None
         with open(self.path / ".lock", "a+") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -54,17 +60,30 @@ class Workdir:
             file.truncate(0)
             file.write(str(os.getpid()))
             file.flush()
+            self._mend()
             yield
+
+    def _mend(self) -> None:
+        """Undo a `replace_dir` that was killed: drop the part, put back what had been set aside."""
+        for partial in self.path.glob("*.partial"):
+            if partial.is_dir():
+                shutil.rmtree(partial)
+        for old in self.path.glob("*.old"):
+            target = old.with_suffix("")
+            if target.exists():
+                shutil.rmtree(old)
+            else:
+                old.rename(target)
 
     @contextlib.contextmanager
     def replace_dir(self, name: str) -> Iterator[Path]:
         """Yield an empty folder NAME.partial that becomes NAME when the block ends well.
 
-        When the block raises or the process dies, the earlier NAME stays as it was.
+        When the block raises or the process dies, the earlier NAME stays as it was, or comes back
+        with the next `lock`.
         """
         target, partial, old = (self.path / f"{name}{end}" for end in ("", ".partial", ".old"))
-        for stale in (partial, old):
-            shutil.rmtree(stale, ignore_errors=True)
+        shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
         try:
             yield partial
