@@ -11,14 +11,16 @@ import sys
 import time
 from collections.abc import Callable
 
+# Libraries print to stdout as they like, some when imported: from here on that goes to stderr, and
+# the answers to a copy of stdout that only this module knows.
+ANSWERS = os.fdopen(os.dup(1), "w")
+os.dup2(2, 1)
+
 
 def serve(describe: dict[str, object], run: Callable[[int], float]) -> None:
     """`run(n)` does n training steps, waits until they are finished and returns the last loss."""
-    # Libraries print to stdout as they like; the answers go to a copy of it that they do not know.
-    answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)
     run(2)  # compile, allocate
-    print(json.dumps(describe), file=answers, flush=True)
+    print(json.dumps(describe), file=ANSWERS, flush=True)
     for line in sys.stdin:
         words = line.split()
         if words == ["exit"]:
@@ -34,4 +36,4 @@ def serve(describe: dict[str, object], run: Callable[[int], float]) -> None:
             "cpu_s": time.process_time() - cpu,
             "loss": loss,
         }
-        print(json.dumps(measured), file=answers, flush=True)
+        print(json.dumps(measured), file=ANSWERS, flush=True)
