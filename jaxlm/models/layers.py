@@ -67,26 +67,23 @@ class Cache(NamedTuple):
 
 
 class SelfAttention(nnx.Module):
-    """Grouped-query attention; one fused projection makes queries, keys and values.
-
-    `qkv` groups by key-value head, [D, K, G + 2, H], so that a tensor shard holds whole groups.
-    """
+    """Grouped-query attention. Query heads lie grouped by their key-value head, K major."""
 
     def __init__(self, model: Model, key: jax.Array) -> None:
         D, K, H = model.d_model, model.kv_head_count, model.head_width
-        G = model.heads // K
-        in_key, out_key = jax.random.split(key)
+        widths = {"query": model.heads * H, "key": K * H, "value": K * H}
+        *keys, out_key = jax.random.split(key, 4)
         self.norm = constant(1.0, (D,), (None,))
-        self.qkv = normal(
-            in_key, (D, K, G + 2, H), ("embed", "heads", None, None), model.init_std, inputs=1
-        )
+        for (name, width), its_key in zip(widths.items(), keys, strict=True):
+            weight = normal(its_key, (D, width), ("embed", "heads"), model.init_std, inputs=1)
+            setattr(self, name, weight)
+            if model.qkv_bias:
+                setattr(self, f"{name}_bias", constant(0.0, (width,), ("heads",)))
         out_std = model.init_std / (2 * model.layers) ** 0.5
-        self.out = normal(out_key, (K, G, H, D), ("heads", None, None, "embed"), out_std, 3)
-        if model.qkv_bias:
-            self.qkv_bias = constant(0.0, (K, G + 2, H), ("heads", None, None))
+        self.out = normal(out_key, (model.heads * H, D), ("heads", "embed"), out_std, inputs=1)
         if model.qk_norm:
-            self.q_norm = constant(1.0, (H,), (None,))
-            self.k_norm = constant(1.0, (H,), (None,))
+            self.query_norm = constant(1.0, (H,), (None,))
+            self.key_norm = constant(1.0, (H,), (None,))
 
     def __call__(
         self,
@@ -97,17 +94,22 @@ class SelfAttention(nnx.Module):
         cache: Cache | None,
     ) -> tuple[jax.Array, Cache | None]:
         dtype = x_ND.dtype
-        G = model.heads // model.kv_head_count
+        B, T = mask.segments_BT.shape
+        K, H = model.kv_head_count, model.head_width
         y_ND = rms_norm(x_ND, self.norm.get_value(), model.norm_eps)
-        qkv = jnp.einsum("nd,dkgh->nkgh", y_ND, gather(self.qkv, dtype))
-        if model.qkv_bias:
-            qkv += self.qkv_bias.get_value().astype(dtype)
-        shape = (*mask.segments_BT.shape, *qkv.shape[1:])
-        qkv = jax.lax.reshape(qkv, shape, out_sharding=spec("batch", None, "heads", None, None))
-        q_BTKGH, k_BTKH, v_BTKH = qkv[:, :, :, :G], qkv[:, :, :, G], qkv[:, :, :, G + 1]
+
+        def heads(name: str, *shape: int) -> jax.Array:
+            y = y_ND @ gather(getattr(self, name), dtype)
+            if model.qkv_bias:
+                y += getattr(self, f"{name}_bias").get_value().astype(dtype)
+            split = spec("batch", None, "heads", *(None,) * (len(shape) - 1))
+            return jax.lax.reshape(y, (B, T, *shape), out_sharding=split)
+
+        q_BTKGH = heads("query", K, model.heads // K, H)
+        k_BTKH, v_BTKH = heads("key", K, H), heads("value", K, H)
         if model.qk_norm:
-            q_BTKGH = rms_norm(q_BTKGH, self.q_norm.get_value(), model.norm_eps)
-            k_BTKH = rms_norm(k_BTKH, self.k_norm.get_value(), model.norm_eps)
+            q_BTKGH = rms_norm(q_BTKGH, self.query_norm.get_value(), model.norm_eps)
+            k_BTKH = rms_norm(k_BTKH, self.key_norm.get_value(), model.norm_eps)
         cos, sin = rope
         q_BTKGH = rotate(q_BTKGH, cos[:, :, None, None], sin[:, :, None, None])
         k_BTKH = rotate(k_BTKH, cos[:, :, None], sin[:, :, None])
@@ -120,41 +122,39 @@ class SelfAttention(nnx.Module):
             )
             k_BTKH, v_BTKH = cache
         o_BTKGH = attention(q_BTKGH, k_BTKH, v_BTKH, mask, model.attention.kernel)
-        o_NKGH = jax.lax.reshape(
-            o_BTKGH, (x_ND.shape[0], *o_BTKGH.shape[2:]), out_sharding=spec("batch", "heads", None, None)
+        o_ND = jax.lax.reshape(
+            o_BTKGH, (B * T, model.heads * H), out_sharding=spec("batch", "heads")
         )
-        out_ND = jnp.einsum(
-            "nkgh,kghd->nd", o_NKGH, gather(self.out, dtype), out_sharding=spec("batch", None)
-        )
+        out_ND = jnp.matmul(o_ND, gather(self.out, dtype), out_sharding=spec("batch", None))
         return x_ND + out_ND, cache
 
 
 class MLP(nnx.Module):
-    """Gated (swiglu, geglu) or plain squared-ReLU MLP; gate and up are one projection [D, 2, F]."""
+    """Gated (swiglu, geglu) or plain squared-ReLU MLP."""
 
     def __init__(self, model: Model, key: jax.Array) -> None:
         D, F = model.d_model, model.d_mlp
-        parts = 1 if model.mlp == "relu2" else 2
-        in_key, out_key = jax.random.split(key)
+        up_key, gate_key, down_key = jax.random.split(key, 3)
         self.norm = constant(1.0, (D,), (None,))
-        self.up = normal(in_key, (D, parts, F), ("embed", None, "mlp"), model.init_std, 1)
+        self.up = normal(up_key, (D, F), ("embed", "mlp"), model.init_std, inputs=1)
+        if model.mlp != "relu2":
+            self.gate = normal(gate_key, (D, F), ("embed", "mlp"), model.init_std, inputs=1)
         out_std = model.init_std / (2 * model.layers) ** 0.5
-        self.down = normal(out_key, (F, D), ("mlp", "embed"), out_std, 1)
+        self.down = normal(down_key, (F, D), ("mlp", "embed"), out_std, inputs=1)
 
     def __call__(self, model: Model, x_ND: jax.Array) -> jax.Array:
         dtype = x_ND.dtype
         y_ND = rms_norm(x_ND, self.norm.get_value(), model.norm_eps)
-        h = jnp.einsum("nd,dpf->npf", y_ND, gather(self.up, dtype))
+        a_NF = y_ND @ gather(self.up, dtype)
         match model.mlp:
             case "swiglu":
-                a_NF = jax.nn.silu(h[:, 0]) * h[:, 1]
+                a_NF *= jax.nn.silu(y_ND @ gather(self.gate, dtype))
             case "geglu":
-                a_NF = jax.nn.gelu(h[:, 0]) * h[:, 1]
+                a_NF *= jax.nn.gelu(y_ND @ gather(self.gate, dtype))
             case "relu2":
-                a_NF = jnp.square(jax.nn.relu(h[:, 0]))
-        return x_ND + jnp.einsum(
-            "nf,fd->nd", a_NF, gather(self.down, dtype), out_sharding=spec("batch", None)
-        )
+                a_NF = jnp.square(jax.nn.relu(a_NF))
+        down_FD = gather(self.down, dtype)
+        return x_ND + jnp.matmul(a_NF, down_FD, out_sharding=spec("batch", None))
 
 
 class Block(nnx.Module):
