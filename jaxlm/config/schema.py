@@ -69,6 +69,6 @@ def json_schema() -> dict[str, Any]:
         "description": "A config file to extend, relative to this one.",
     }
     # without a kind an optimizer's keys may be those of several, which oneOf refuses
-    optimizer = schema["properties"]["optimizer"]
+    optimizer = schema["$defs"]["Optimizer"]
     optimizer["anyOf"] = optimizer.pop("oneOf")
     return schema
