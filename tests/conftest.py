@@ -2,9 +2,12 @@
 
 import hashlib
 import os
+import random
 from pathlib import Path
+from typing import Any
 
 import hypothesis
+import pytest
 
 # Read by JAX when it is first imported, and by the processes that tests start.
 os.environ["JAX_PLATFORMS"] = "cpu"
@@ -35,3 +38,32 @@ os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 # The first example of a property often compiles something, so there is no deadline.
 hypothesis.settings.register_profile("jaxlm", deadline=None)
 hypothesis.settings.load_profile("jaxlm")
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> dict[str, Any]:
+    """A config of a whole run that takes seconds, on text of its own, as plain data."""
+    letters = random.Random(0)
+    words = ["".join(letters.choices("abcdefgh", k=5)) for _ in range(50)]
+    documents = [" ".join(letters.choices(words, k=40)) for _ in range(60)]
+    (tmp_path / "text.txt").write_text("\n\n".join(documents))
+    return {
+        "workdir": str(tmp_path / "run"),
+        "sources": [
+            {
+                "name": "words",
+                "path": str(tmp_path / "text.txt"),
+                "format": "text",
+                "split": "\n\n",
+            }
+        ],
+        "prepare": {"workers": 1, "stages": ["unicode"]},
+        "tokenizer": {"kind": "byte"},
+        "data": {"seq_len": 32, "validation_fraction": 0.1},
+        "model": {"layers": 1, "d_model": 32, "heads": 2, "d_mlp": 64},
+        "optimizer": {"schedule": {"warmup_steps": 1}},
+        "train": {"steps": 4, "batch_size": 8},
+        "checkpoint": {"every": 2},
+        "eval": {"generate": {"prompts": ["abc"], "max_tokens": 4}},
+        "logging": {"every": 1, "tensorboard": False},
+    }

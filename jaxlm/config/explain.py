@@ -87,7 +87,7 @@ def _better_key(section: type[BaseModel], key: Key) -> str:
     """What an unknown key may have been meant to be."""
     name = str(key[-1])
     homes: dict[str, list[str]] = {}
-    for other, _ in every_key():
+    for other in dict.fromkeys(k for k, _ in every_key()):
         homes.setdefault(str(other[-1]), []).append(dotted(other))
     here = dotted(tuple(part for part in key if isinstance(part, str)))
     if here in homes.get(name, []):

@@ -59,7 +59,10 @@ def dump(config: Config) -> str:
     yaml.default_flow_style = False
     yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
     yaml.width = 100
-    yaml.dump(json.loads(config.model_dump_json()), out)
+    text = config.model_dump_json()
+    # ruamel does not escape the line breaks of Unicode by themselves
+    yaml.allow_unicode = not any(mark in text for mark in "\x85\u2028\u2029")
+    yaml.dump(json.loads(text), out)
     return out.getvalue()
 
 
@@ -171,6 +174,7 @@ def _override(data: dict[str, Any], text: str, places: Places) -> str | None:
         else:
             if isinstance(node, dict) and node.get(part) is None:
                 node[part] = {}
+                places[key] = "command line"
             node = node[step]
     _forget(key, places)
     places[key] = "command line"

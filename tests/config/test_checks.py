@@ -1,0 +1,121 @@
+"""Combinations that cannot work are refused, all of them at once."""
+
+from typing import Any
+
+import pytest
+
+from jaxlm.config import Config
+from jaxlm.config.checks import impossible, indivisible
+from jaxlm.config.load import validate
+from jaxlm.errors import UsageError
+
+GOOD: dict[str, Any] = {"train": {"steps": 1000}}
+SOURCES = [{"name": name, "path": "x"} for name in ("a", "b", "a", "a")]
+
+BAD: list[tuple[dict[str, Any], str]] = [
+    ({"train": {}}, "train.steps: give either train.steps or train.tokens"),
+    ({"train": {"steps": 1, "tokens": 1}}, "train.steps: give either train.steps or train.tokens"),
+    ({"model": {"heads": 6}}, "model.heads: model.d_model 256 is not a multiple of 6 heads"),
+    ({"model": {"kv_heads": 3}}, "model.kv_heads: 4 query heads cannot share 3 key heads evenly"),
+    ({"model": {"head_dim": 33}}, "model.head_dim: rotary positions need an even head width"),
+    ({"model": {"vocab_size": 31_999}}, "model.vocab_size: 31999 is smaller than tokenizer.vocab"),
+    (
+        {"tokenizer": {"vocab_size": 65_537}, "data": {"dtype": "uint16"}},
+        "data.dtype: uint16 holds ids below 65536, the tokenizer has 65537",
+    ),
+    ({"train": {"steps": 1000, "microbatch_size": 3}}, "train.microbatch_size: train.batch_size 8"),
+    (
+        {"optimizer": {"schedule": {"warmup_steps": 1001}}},
+        "optimizer.schedule.warmup_steps: 1001 steps of warm-up do not fit into the 1000 steps",
+    ),
+    (
+        {"optimizer": {"schedule": {"warmup_steps": 90, "decay_steps": 80}}},
+        "optimizer.schedule.warmup_steps: 90 steps of warm-up do not fit into the 80 steps",
+    ),
+    ({"train": {"tokens": 9000}}, "warm-up do not fit into the 2 steps"),
+    ({"checkpoint": {"keep_every": 1500}}, "checkpoint.keep_every: 1500 is not a multiple of"),
+    ({"eval": {"every": 10}, "data": {"validation_fraction": 0}}, "eval.every: nothing is held"),
+    ({"mesh": {"stage": 2}}, "mesh.stage: pipeline stages are not built yet"),
+    ({"mesh": {"context": -1, "data": 1}}, "mesh.context: context shards are not built yet"),
+    ({"mesh": {"fsdp": -1}}, "mesh.data: at most one mesh axis may be -1"),
+    ({"mesh": {"tensor": 0}}, "mesh.tensor: an axis has at least one device"),
+    ({"mesh": {"data": 3}}, "train.batch_size: 8 is not a multiple of mesh.data x mesh.fsdp = 3"),
+    (
+        {"train": {"steps": 1000, "microbatch_size": 2}, "mesh": {"data": 2, "fsdp": 2}},
+        "train.microbatch_size: 2 is not a multiple of mesh.data x mesh.fsdp = 4",
+    ),
+    (
+        {"eval": {"batch_size": 2}, "mesh": {"fsdp": 4}},
+        "eval.batch_size: 2 is not a multiple of mesh.data x mesh.fsdp = 4",
+    ),
+    ({"model": {"heads": 2}, "mesh": {"tensor": 4}}, "model.heads: 2 is not a multiple of"),
+    ({"model": {"kv_heads": 2}, "mesh": {"tensor": 4}}, "model.kv_heads: 2 is not a multiple of"),
+    ({"model": {"d_mlp": 1022}, "mesh": {"tensor": 4}}, "model.d_mlp: 1022 is not a multiple of"),
+    ({"tokenizer": {"vocab_size": 301}, "mesh": {"tensor": 2}}, "tokenizer.vocab_size: 301 is not"),
+    ({"model": {"vocab_size": 32_001}, "mesh": {"tensor": 2}}, "model.vocab_size: 32001 is not a"),
+    (
+        {"model": {"d_model": 12, "head_dim": 8}, "mesh": {"fsdp": 8}},
+        "model.d_model: 12 is not a multiple of mesh.fsdp = 8",
+    ),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("data", "said"), BAD, ids=lambda value: str(value)[:50])
+def test_refused(data: dict[str, Any], said: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        validate(GOOD | data)
+    assert any(said in message for message in caught.value.messages)
+
+
+def test_each_repeated_name_is_told_once() -> None:
+    with pytest.raises(UsageError) as caught:
+        validate(GOOD | {"sources": SOURCES})
+    assert [message.split(":")[0] for message in caught.value.messages] == [
+        "sources.2.name",
+        "sources.3.name",
+    ]
+
+
+def test_all_at_once() -> None:
+    data = {
+        "train": {"steps": 10, "batch_size": 6, "microbatch_size": 4},
+        "model": {"heads": 3, "vocab_size": 300},
+        "mesh": {"stage": 2, "tensor": 2, "data": 1},
+        "optimizer": {"schedule": {"warmup_steps": 11}},
+    }
+    with pytest.raises(UsageError) as caught:
+        validate(data)
+    assert [message.split(":")[0] for message in caught.value.messages] == [
+        "model.heads",
+        "model.head_dim",
+        "model.vocab_size",
+        "train.microbatch_size",
+        "optimizer.schedule.warmup_steps",
+        "mesh.stage",
+        "model.heads",
+        "model.kv_heads",
+    ]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        GOOD,
+        {"train": {"tokens": 10_000_000}},
+        GOOD | {"model": {"heads": 6, "head_dim": 64, "kv_heads": 3}},
+        GOOD | {"data": {"dtype": "uint16"}, "tokenizer": {"vocab_size": 65_536}},
+        GOOD | {"model": {"vocab_size": 32_128}, "mesh": {"tensor": 4, "data": 2, "fsdp": 4}},
+        GOOD | {"checkpoint": {"every": 50, "keep_every": 100}},
+        GOOD | {"optimizer": {"schedule": {"warmup_steps": 1000}}},
+    ],
+)
+def test_accepted(data: dict[str, Any]) -> None:
+    assert impossible(validate(data)) == []
+
+
+def test_axes_that_take_what_is_left_are_checked_when_the_devices_are_known() -> None:
+    config = Config.model_validate(GOOD)
+    sizes = {"data": -1, "fsdp": 1, "tensor": 1}
+    assert indivisible(config, sizes) == []
+    ((keys, _),) = indivisible(config, sizes | {"data": 16})
+    assert keys == ["train.batch_size"]

@@ -1,0 +1,69 @@
+"""The JSON Schema of a config, and the configs that ship with the project."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jaxlm.config import json_schema, load
+from jaxlm.config.explain import every_key
+from jaxlm.models import parameter_count
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+
+
+def objects(node: Any) -> list[dict[str, Any]]:
+    """Every mapping inside the schema."""
+    if isinstance(node, list):
+        return [found for item in node for found in objects(item)]
+    if not isinstance(node, dict):
+        return []
+    return [node] + [found for item in node.values() for found in objects(item)]
+
+
+def test_every_reference_leads_somewhere() -> None:
+    schema = json_schema()
+    references = [o["$ref"] for o in objects(schema) if isinstance(o.get("$ref"), str)]
+    assert references
+    assert {r.removeprefix("#/$defs/") for r in references} == set(schema["$defs"])
+
+
+def test_every_section_is_closed_and_every_key_described() -> None:
+    schema = json_schema()
+    for section in objects(schema):
+        if "properties" not in section:
+            continue
+        assert section["additionalProperties"] is False
+        for name, key in section["properties"].items():
+            assert {"description", "const", "$ref"} & set(key), name
+    undescribed = [
+        key for key, holder in every_key() if not holder.model_fields[str(key[-1])].description
+    ]
+    assert undescribed == []
+
+
+def test_a_config_may_name_a_base_and_leave_out_the_optimizers_kind() -> None:
+    schema = json_schema()
+    assert schema["properties"]["base"]["type"] == "string"
+    assert len(schema["$defs"]["Optimizer"]["anyOf"]) == 3
+    assert schema.get("required", []) == []
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.rglob("*.yaml")), ids=lambda p: str(p.stem))
+def test_configs_that_ship_are_right(path: Path) -> None:
+    config = load(path)
+    assert config.steps > 0
+    assert config.workdir.startswith("runs/")
+
+
+@pytest.mark.parametrize(
+    ("name", "published"),
+    [
+        # the sum over the files of the released checkpoints, as their model cards state it
+        ("llama2-7b", 6_738_415_616),
+        ("llama3-8b", 8_030_261_248),
+        ("qwen3-0.6b", 596_049_920),
+    ],
+)
+def test_presets_have_the_published_number_of_parameters(name: str, published: int) -> None:
+    assert parameter_count(load(CONFIGS / "models" / f"{name}.yaml")) == published
