@@ -54,8 +54,13 @@ def host_batch(config: Config, seed: int = 0) -> Batch:
     return Batch(tokens[:, :-1], tokens[:, 1:], weights, segments, positions)
 
 
-def device_batch(config: Config, microbatches: int = 1, seed: int = 0) -> Batch:
-    """The same on the mesh that is set, [microbatches, B, T]."""
+def on_mesh(batch: Batch) -> Any:
+    """A batch [B, T] on the mesh that is set."""
+    return jax.tree.map(lambda a: a[0], place(split(batch, 1), jax.sharding.get_mesh()))
+
+
+def device_batch(config: Config, microbatches: int = 1, seed: int = 0) -> Any:
+    """Such a batch on the mesh that is set, [microbatches, B, T]."""
     return place(split(host_batch(config, seed), microbatches), jax.sharding.get_mesh())
 
 
