@@ -1,0 +1,198 @@
+"""The command line: what it prints, what it exits with, for right and wrong usage."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from jaxlm.cli import main
+from jaxlm.config import Config, dump, load
+from jaxlm.config.load import validate
+from jaxlm.workdir import Workdir
+
+VERBS = ["run", "prepare", "tokenizer", "tokenize", "train", "eval", "generate", "report", "config"]
+
+
+@pytest.fixture
+def config(tiny: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Config:
+    """tiny.yaml in the current folder, whose name has a space."""
+    folder = tmp_path / "a folder"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    (tmp_path / "text.txt").rename("the text.txt")
+    tiny["sources"][0]["path"] = "the text.txt"
+    tiny["workdir"] = "a run"
+    loaded = validate(tiny)
+    Path("tiny.yaml").write_text(dump(loaded))
+    return loaded
+
+
+def jaxlm(*args: str) -> Result:
+    return CliRunner().invoke(main, args, prog_name="jaxlm")
+
+
+def refused(result: Result, status: int, said: str) -> None:
+    """One line on standard error, nothing else, and this exit status."""
+    assert result.stdout == ""
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("jaxlm: ")
+    assert said in line
+    assert result.exit_code == status
+
+
+def test_every_verb_explains_itself_with_an_example() -> None:
+    assert list(main.commands) == VERBS
+    text = jaxlm("--help").stdout
+    assert "jaxlm run configs/quickstart.yaml" in text
+    for verb in VERBS:
+        assert f"\n  {verb} " in text
+        result = jaxlm(verb, "--help")
+        assert result.exit_code == 0
+        assert f"\n  jaxlm {verb} " in result.stdout
+        assert "Options:" in result.stdout
+
+
+def test_configs_in_the_examples_are_right(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(Path(__file__).parents[1])
+    lines = [line for verb in VERBS for line in jaxlm(verb, "--help").stdout.splitlines()]
+    examples = [line.split() for line in lines if line.startswith("  jaxlm ") and ".yaml" in line]
+    assert len(examples) >= 6
+    for _, _, path, *rest in examples:
+        assert load(path, [word for word in rest if "=" in word])
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (["rn"], "No such command 'rn'. Did you mean 'run'? See jaxlm --help"),
+        (["run"], "Missing argument 'CONFIG'. See jaxlm run --help"),
+        (["run", "tiny.yaml", "--quite"], "No such option '--quite'"),
+        (["run", "nowhere.yaml"], "nowhere.yaml: cannot read the config: No such file"),
+        (["prepare", "."], ".: cannot read the config: Is a directory"),
+        (["tokenizer", "tiny.yaml", "tokenizer.kind=bpo"], "tokenizer.kind: 'bpo' is not one of"),
+        (["tokenize", "tiny.yaml", "data"], "'data': an override is KEY=VALUE"),
+        (["train", "tiny.yaml", "train.stpes=3"], "did you mean train.steps? (command line)"),
+        (["train", "tiny.yaml", "mesh.data=3"], "train.batch_size: 8 is not a multiple of mesh"),
+        (["config"], "Give a config file, or --schema. See jaxlm config --help"),
+        (["generate", "a run"], "Missing option '--prompt'"),
+        (["generate", "a run", "--prompt", "x", "--max-tokens", "0"], "0 is not in the range x>=1"),
+        (["generate", "a run", "--prompt", "x", "--temperature", "-1"], "-1.0 is not in the range"),
+        (["generate", "a run", "--prompt", "x", "--top-p", "0"], "0.0 is not in the range 0<x<=1"),
+        (["generate", "a run", "--prompt", "x", "--top-k", "few"], "'few' is not a valid integer"),
+        (["eval"], "Missing argument 'WORKDIR|CHECKPOINT'"),
+    ],
+)
+def test_wrong_usage_exits_with_2(config: Config, args: list[str], said: str) -> None:
+    refused(jaxlm(*args), 2, said)
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (["prepare", "tiny.yaml", "sources.0.path=nowhere.txt"], "nowhere.txt: no such file"),
+        (["prepare", "tiny.yaml", "sources=[]"], "sources: the config names no source of text"),
+        (["run", "tiny.yaml", "workdir=tiny.yaml"], "tiny.yaml: a file is in the way"),
+        (["tokenize", "tiny.yaml"], "stats.json: missing; the stage before has not run"),
+        (["train", "tiny.yaml"], "there is no tokenizer"),
+        (["eval", "nowhere"], "nowhere: no checkpoints here"),
+        (["eval", "tiny.yaml"], "tiny.yaml: no checkpoints here"),
+        (["generate", "nowhere", "--prompt", "x"], "nowhere: no checkpoints here"),
+        (["report", "nowhere"], "nowhere: not the folder of a run"),
+        (["report", "."], ".: not the folder of a run"),
+    ],
+)
+def test_what_cannot_be_done_exits_with_1(config: Config, args: list[str], said: str) -> None:
+    refused(jaxlm(*args), 1, said)
+    assert not Path("report").exists()
+
+
+def test_all_problems_of_a_config_are_told(config: Config) -> None:
+    result = jaxlm("run", "tiny.yaml", "train.steps=none", "data.seq=3")
+    assert result.exit_code == 2
+    assert result.stderr.splitlines() == [
+        "jaxlm: data.seq: unknown key; did you mean data.seq_len? (command line)",
+        'jaxlm: train.steps: must be a whole number, not "none" (command line)',
+    ]
+    assert not Path("a run").exists()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's /dev/full")
+def test_a_full_disk_is_told_in_a_line(config: Config) -> None:
+    Path("a run").mkdir()
+    Path("a run/config.yaml.partial").symlink_to("/dev/full")
+    refused(jaxlm("prepare", "tiny.yaml"), 1, "No space left on device; make room and give the")
+
+
+def test_a_folder_in_use_is_told_in_a_line(config: Config) -> None:
+    with Workdir("a run").lock():
+        refused(jaxlm("prepare", "tiny.yaml"), 1, "a run: another run (process ")
+
+
+def test_the_module_is_the_command(config: Config) -> None:
+    def module(*args: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "jaxlm", *args],
+            capture_output=True,
+            text=True,
+            env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])},
+        )
+
+    result = module("config", "tiny.yaml", "train.steps=7")
+    assert (result.returncode, result.stderr) == (0, "")
+    Path("again.yaml").write_text(result.stdout)
+    assert load("again.yaml") == load("tiny.yaml", ["train.steps=7"])
+    result = module("rn")
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr == "jaxlm: No such command 'rn'. Did you mean 'run'? See jaxlm --help\n"
+
+
+class TestConfig:
+    def test_prints_a_config_with_the_models_table_as_comments(self, config: Config) -> None:
+        result = jaxlm("config", "tiny.yaml", "--summary")
+        Path("again.yaml").write_text(result.stdout)
+        assert load("again.yaml") == config
+        # 2 x 258 x 32 for the embedding and the head, 32 x 32 x 4 + 32 x 64 x 3 + 2 x 32, 32
+        assert result.stdout.split("# parameters")[1].split()[0] == "26848"
+
+    def test_prints_the_schema(self) -> None:
+        schema = json.loads(jaxlm("config", "--schema").stdout)
+        assert schema["properties"]["train"]["$ref"] == "#/$defs/Train"
+
+
+def test_from_text_to_generation(config: Config) -> None:
+    result = jaxlm("run", "tiny.yaml")
+    assert result.exit_code == 0, result.stderr
+    assert "Made in a run" in result.stdout
+    assert "step 4/4" in result.stderr
+
+    result = jaxlm("run", "tiny.yaml", "--quiet")
+    assert (result.exit_code, result.stdout, result.stderr) == (0, "", "")
+
+    result = jaxlm("eval", "a run", "--json")
+    scores = json.loads(result.stdout)
+    assert set(scores) == {"words", "all", "tasks"}
+    assert set(scores["words"]) == {"loss", "perplexity", "bits_per_byte", "tokens"}
+    table = jaxlm("eval", "a run/checkpoints/4").stdout.splitlines()
+    assert [line.split()[0] for line in table] == ["source", "words", "all"]
+    assert f"{scores['all']['loss']:.4f}" in table[2]
+
+    options = ["--max-tokens", "5", "--temperature", "0"]
+    result = jaxlm("generate", "a run", "--prompt", "abc", "--prompt", "", "--json", *options)
+    first, second = map(json.loads, result.stdout.splitlines())
+    assert (first["prompt"], second["prompt"]) == ("abc", "")
+    assert jaxlm("generate", "a run", "--prompt", "abc", *options).stdout == f"abc{first['text']}\n"
+
+    refused(jaxlm("eval", "a run/checkpoints/3"), 1, "no such checkpoint; steps found: 4, 2")
+
+    Path("a run/report/index.html").unlink()
+    assert jaxlm("report", "a run").stdout == "a run/report/index.html\n"
+    assert Path("a run/report/index.html").is_file()
+
+    # what the run wrote down is a config that does the same
+    result = jaxlm("run", "a run/config.yaml")
+    assert result.stderr.count("nothing changed") == 5

@@ -1,0 +1,160 @@
+"""Which stages run again after which change, and what a stage that was stopped leaves."""
+
+from collections.abc import Callable
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jaxlm.config.load import validate
+from jaxlm.errors import UserError
+from jaxlm.pipeline import BY_NAME, do, evaluate, run
+from jaxlm.reports import Terminal
+from jaxlm.workdir import Workdir
+
+type Change = Callable[[dict[str, Any]], object]
+
+
+def to_tokens(config: dict[str, Any]) -> list[str]:
+    """Do the stages that need no accelerator; the names of those that were not skipped."""
+    checked = validate(config)
+    workdir, worked = Workdir(checked.workdir), []
+    for name in ("prepare", "tokenizer", "tokenize"):
+        out = StringIO()
+        with workdir.lock(), Terminal(stream=out) as show:
+            do(BY_NAME[name], checked, workdir, show, again=False)
+        if "nothing changed" not in out.getvalue():
+            worked.append(name)
+    return worked
+
+
+def touch_source(config: dict[str, Any]) -> None:
+    path = Path(config["sources"][0]["path"])
+    path.write_text(path.read_text() + "\n\none more document of a few words")
+
+
+def lose(name: str) -> Change:
+    return lambda config: Path(config["workdir"], name).rename(Path(config["workdir"], "lost"))
+
+
+@pytest.mark.parametrize(
+    ("change", "again"),
+    [
+        (lambda config: None, []),
+        (touch_source, ["prepare", "tokenizer", "tokenize"]),
+        (lambda config: config["prepare"].update(stages=["unicode", "dedup.exact"]), ["prepare"]),
+        (lambda config: config["prepare"].update(workers=2), []),
+        (lambda config: config["sources"][0].update(weight=2), ["tokenizer"]),
+        (lambda config: config["tokenizer"].update(sample_bytes=999), ["tokenizer"]),
+        (lambda config: config["data"].update(validation_fraction=0.2), ["tokenize"]),
+        (lambda config: config["data"].update(seq_len=16), []),
+        (lambda config: config.update(seed=1), ["tokenizer", "tokenize"]),
+        (lambda config: config["train"].update(steps=7), []),
+        (lose("corpus"), ["prepare"]),
+        (lose("tokenizer"), ["tokenizer"]),
+        (lose("tokens"), ["tokenize"]),
+        (lose("stages.json"), ["prepare", "tokenizer", "tokenize"]),
+        (
+            lambda config: Path(config["workdir"], "stages.json").write_text("[[[ broken"),
+            ["prepare", "tokenizer", "tokenize"],
+        ),
+    ],
+)
+def test_what_runs_again(tiny: dict[str, Any], change: Change, again: list[str]) -> None:
+    assert to_tokens(tiny) == ["prepare", "tokenizer", "tokenize"]
+    change(tiny)
+    assert to_tokens(tiny) == again
+    assert to_tokens(tiny) == []
+
+
+def test_a_stage_that_was_stopped_runs_again(tiny: dict[str, Any]) -> None:
+    to_tokens(tiny)
+    workdir = Workdir(tiny["workdir"])
+    before = (workdir.corpus / "stats.json").read_bytes()
+    touch_source(tiny)
+
+    class Interrupts(Terminal):
+        def __call__(self, task: str, done: int, total: int | None, unit: str) -> None:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), Interrupts(quiet=True) as show:
+        do(BY_NAME["prepare"], validate(tiny), workdir, show, again=False)
+    assert (workdir.corpus / "stats.json").read_bytes() == before
+    assert to_tokens(tiny) == ["prepare", "tokenizer", "tokenize"]
+
+
+def test_a_stage_by_itself_is_done_again(tiny: dict[str, Any]) -> None:
+    to_tokens(tiny)
+    out, workdir = StringIO(), Workdir(tiny["workdir"])
+    with workdir.lock(), Terminal(stream=out) as show:
+        do(BY_NAME["tokenize"], validate(tiny), workdir, show, again=True)
+    assert "nothing changed" not in out.getvalue()
+
+
+def test_a_stage_says_that_the_one_before_is_missing(tiny: dict[str, Any]) -> None:
+    workdir = Workdir(tiny["workdir"])
+    with workdir.lock(), Terminal(quiet=True) as show:
+        for name in ("tokenizer", "tokenize"):
+            with pytest.raises(UserError, match=r"stats\.json: missing; the stage before"):
+                do(BY_NAME[name], validate(tiny), workdir, show, again=True)
+
+
+def run_all(config: dict[str, Any]) -> str:
+    """`jaxlm run`; what it says."""
+    out, workdir = StringIO(), Workdir(config["workdir"])
+    with workdir.lock(), Terminal(stream=out) as show:
+        run(validate(config), workdir, show)
+    return out.getvalue()
+
+
+def written(workdir: Workdir) -> dict[str, int]:
+    return {
+        str(path.relative_to(workdir.path)): path.stat().st_mtime_ns
+        for path in workdir.path.rglob("*")
+        if path.is_file() and path.name not in ("config.yaml", "index.html", ".lock")
+    }
+
+
+def test_a_finished_run_does_nothing_the_second_time(tiny: dict[str, Any]) -> None:
+    run_all(tiny)
+    workdir = Workdir(tiny["workdir"])
+    names = {path.name for path in workdir.path.iterdir()}
+    assert names >= {
+        "config.yaml", "corpus", "tokenizer", "tokens", "checkpoints", "metrics.jsonl",
+        "eval.json", "samples.jsonl", "report", "stages.json",
+    }  # fmt: skip
+    assert not [name for name in names if name.endswith((".partial", ".old"))]
+    before = written(workdir)
+    said = run_all(tiny)
+    assert said.count("nothing changed") == 5
+    assert "finished: 4 of 4 steps" in said
+    assert {k: v for k, v in written(workdir).items() if k in before} == before
+
+    # more steps: the text is left alone, the results are made again
+    tiny["train"]["steps"] = 5
+    said = run_all(tiny)
+    assert said.count("nothing changed") == 3
+    assert BY_NAME["eval"].makes(workdir).read_text().count('"step": 5') == 1
+
+    # one checkpoint's scores are not the run's
+    changed = written(workdir)["eval.json"]
+    assert evaluate(workdir.checkpoints / "4")["step"] == 4
+    assert written(workdir)["eval.json"] == changed
+
+
+def test_a_run_without_validation_is_not_scored(tiny: dict[str, Any]) -> None:
+    tiny["data"]["validation_fraction"] = 0.0
+    assert "eval: nothing is held apart" in run_all(tiny)
+    workdir = Workdir(tiny["workdir"])
+    assert not workdir.evaluation.exists()
+    with pytest.raises(UserError, match="no document is held apart to evaluate on"):
+        evaluate(workdir.path)
+
+
+def test_a_mesh_that_does_not_fit_is_refused_before_the_work(tiny: dict[str, Any]) -> None:
+    tiny["mesh"] = {"data": 16}
+    tiny["train"]["batch_size"] = 16
+    with pytest.raises(UserError, match="does not multiply to the 8 devices found"):
+        run_all(tiny)
+    assert not Workdir(tiny["workdir"]).config.exists()
