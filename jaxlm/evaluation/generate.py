@@ -32,7 +32,7 @@ class Request(NamedTuple):
 class Loop(NamedTuple):
     """State of the decoding loop."""
 
-    count: jax.Array
+    step: jax.Array
     tokens_BS: jax.Array
     lengths_B: jax.Array
     done_B: jax.Array
@@ -134,7 +134,7 @@ def _decode(
         return logits_BV, new
 
     def step(loop: Loop) -> Loop:
-        keys = jax.vmap(jax.random.fold_in, (0, None))(keys_B, loop.count)
+        keys = jax.vmap(jax.random.fold_in, (0, None))(keys_B, loop.step)
         chosen_B = jax.vmap(partial(sample, request=request))(loop.logits_BV, keys)
         chosen_B = jnp.where(loop.done_B, eos_id, chosen_B)
         here_BS = jnp.arange(S) == loop.lengths_B[:, None]
@@ -148,12 +148,12 @@ def _decode(
             chosen_B[:, None], loop.lengths_B, zeros_B, loop.cache, before_BC
         )
         lengths_B = loop.lengths_B + jnp.where(done_B, 0, 1)
-        return Loop(loop.count + 1, tokens_BS, lengths_B, done_B, logits_BV, cache)
+        return Loop(loop.step + 1, tokens_BS, lengths_B, done_B, logits_BV, cache)
 
     logits_BV, cache = logits_at(tokens_BS[:, :longest], zeros_B, lengths_B - 1, cache, None)
     start = Loop(jnp.int32(0), tokens_BS, lengths_B, lengths_B < 0, logits_BV, cache)
     end = jax.lax.while_loop(
-        lambda loop: (loop.count < request.max_tokens) & ~jnp.all(loop.done_B), step, start
+        lambda loop: (loop.step < request.max_tokens) & ~jnp.all(loop.done_B), step, start
     )
     return end.tokens_BS, end.lengths_B
 

@@ -12,8 +12,8 @@ from jaxlm.errors import UserError
 from jaxlm.models import Decoder
 from jaxlm.parallel import make_mesh
 from jaxlm.tokens import Tokenizer, load_tokenizer
-from jaxlm.training.checkpoints import Checkpoints
-from jaxlm.training.state import make_params
+from jaxlm.training.checkpoints import checkpoints_in, first_whole, read_arrays, read_facts
+from jaxlm.training.state import shapes_of_params
 from jaxlm.workdir import Workdir
 
 
@@ -29,7 +29,7 @@ class Trained(NamedTuple):
 
 
 def open_trained(path: str | Path, *, single_device: bool = False) -> Trained:
-    """Read WORKDIR (its newest good checkpoint) or WORKDIR/checkpoints/STEP.
+    """Read WORKDIR (its newest whole checkpoint) or WORKDIR/checkpoints/STEP.
 
     The mesh is data parallel over all devices, or of one. Raises UserError when there is no
     checkpoint, it is damaged, or its tokenizer is not the one in the run's folder.
@@ -37,41 +37,39 @@ def open_trained(path: str | Path, *, single_device: bool = False) -> Trained:
     path = Path(path)
     chosen = path.name.isdigit() and path.parent.name == "checkpoints"
     workdir = Workdir(path.parent.parent if chosen else path)
-    if not workdir.checkpoints.is_dir():
+    found = checkpoints_in(workdir.checkpoints)
+    if not found:
         raise UserError(
             f"{path}: no checkpoints here; give a run's folder or RUN/checkpoints/STEP, or make "
             "one with: jaxlm train CONFIG"
         )
-    checkpoints = Checkpoints(workdir.checkpoints)
-    steps = [int(path.name)] if chosen else checkpoints.steps()
-    if not steps or (chosen and not path.is_dir()):
-        known = ", ".join(map(str, checkpoints.steps())) or "none"
-        raise UserError(f"{path}: no such checkpoint; steps found: {known}")
-    problems = []
-    for step in steps:
-        try:
-            facts = checkpoints.facts(step)
-            config = validate(facts["config"] | {"mesh": {}})
-            tokenizer = load_tokenizer(workdir.tokenizer)
-            if tokenizer.hash != facts["tokenizer_hash"]:
-                raise UserError(
-                    f"{workdir.tokenizer}: not the tokenizer that checkpoint {step} was trained "
-                    "with; restore it or train again"
-                )
-            devices = jax.devices()[:1] if single_device else jax.devices()
-            batch = config.eval.batch_size or config.train.batch_size
-            while batch % len(devices):
-                devices = devices[:-1]
-            mesh = make_mesh(_for_scoring(config, batch), devices)
-            with jax.set_mesh(mesh):
-                params = checkpoints.load(step, params=make_params(config))["params"]
-            return Trained(config, workdir, tokenizer, mesh, params, step)
-        except UserError as error:
-            problems += error.messages
-    raise UserError(problems)
+    if chosen:
+        if not path.is_dir():
+            known = ", ".join(checkpoint.name for checkpoint in found)
+            raise UserError(f"{path}: no such checkpoint; steps found: {known}")
+        found = [path]
+    tokenizer = load_tokenizer(workdir.tokenizer)
+    devices = jax.devices()[:1] if single_device else jax.devices()
+
+    def read(checkpoint: Path) -> Trained:
+        facts = read_facts(checkpoint)
+        if tokenizer.hash != facts["tokenizer_hash"]:
+            raise UserError(
+                f"{workdir.tokenizer}: not the tokenizer that {checkpoint} was trained with; "
+                "restore it or train again"
+            )
+        config = validate(facts["config"] | {"mesh": {}})
+        mesh = make_mesh(_for_scoring(config, len(devices)), devices)
+        with jax.set_mesh(mesh):
+            arrays = read_arrays(checkpoint, facts, params=shapes_of_params(config))
+        return Trained(config, workdir, tokenizer, mesh, arrays["params"], facts["step"])
+
+    trained, _ = first_whole(found, read)
+    return trained
 
 
-def _for_scoring(config: Config, batch: int) -> Config:
-    """The config with the batch that is scored at once, so that the mesh's checks look at it."""
-    train = config.train.model_copy(update={"batch_size": batch, "microbatch_size": None})
-    return config.model_copy(update={"train": train})
+def _for_scoring(config: Config, devices: int) -> Config:
+    """The config with a batch that any mesh of so many devices takes, for the mesh's checks."""
+    train = config.train.model_copy(update={"batch_size": devices, "microbatch_size": None})
+    scoring = config.eval.model_copy(update={"batch_size": None})
+    return config.model_copy(update={"train": train, "eval": scoring})

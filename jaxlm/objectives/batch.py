@@ -2,20 +2,17 @@
 
 from typing import NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
 
+class Batch[Array](NamedTuple):
+    """B sequences of T tokens, as NumPy arrays on the host or JAX arrays on the devices."""
 
-class Batch(NamedTuple):
-    """B sequences of T tokens."""
-
-    tokens_BT: NDArray[np.int32]
-    """Inputs."""
-    targets_BT: NDArray[np.int32]
-    """What is to be predicted at each input."""
-    weights_BT: NDArray[np.float32]
-    """1 where the target counts, else 0."""
-    segments_BT: NDArray[np.int32]
-    """Number of the document in its row, from 1; 0 is padding."""
-    positions_BT: NDArray[np.int32]
-    """Place in the document's part of the row, from 0."""
+    tokens_BT: Array
+    """Inputs, int32."""
+    targets_BT: Array
+    """What is to be predicted at each input, int32."""
+    weights_BT: Array
+    """1 where the target counts, else 0; float32."""
+    segments_BT: Array
+    """Number of the document in its row, from 1; 0 is padding; int32."""
+    positions_BT: Array
+    """Place in the document's part of the row, from 0; int32."""

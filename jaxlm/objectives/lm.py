@@ -1,5 +1,7 @@
 """Next-token prediction."""
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -10,7 +12,7 @@ def lm(
     windows_BT1: NDArray[np.unsignedinteger],
     bos_id: int,
     lengths_B: NDArray[np.int64] | None = None,
-) -> Batch:
+) -> Batch[NDArray[Any]]:
     """Windows of T + 1 stored tokens become inputs and the tokens that follow them.
 
     Documents lie end to end as BOS, tokens, EOS. Each BOS begins a segment, whose positions

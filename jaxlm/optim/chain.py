@@ -54,7 +54,8 @@ def make_optimizer(
                 optax.scale_by_learning_rate(schedule),
             )
             labels = jax.tree.map(lambda count: "muon" if count > 0 else "adam", inputs)
-            rule = optax.partition({"muon": muon, "adam": adam}, labels)
+            # a function, for a module of labels would itself be taken for one
+            rule = optax.partition({"muon": muon, "adam": adam}, lambda params: labels)
     if optimizer.clip_norm is None:
         return rule
     return optax.chain(optax.clip_by_global_norm(optimizer.clip_norm), rule)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import tensorstore as ts
@@ -53,7 +54,7 @@ class Loader:
         self.mixture = Mixture([stream.weight for stream in streams])
         self._keys = [key_of(seed, "shuffle", stream.name) for stream in streams]
 
-    def batch_at(self, step: int, rows: slice = slice(None)) -> Batch:
+    def batch_at(self, step: int, rows: slice = slice(None)) -> Batch[NDArray[Any]]:
         """Rows `rows` of the batch of a step (from 0); all hosts' rows together are the batch.
 
         Raises UserError where a file of the store is damaged.
@@ -102,7 +103,7 @@ def open_loader(config: Config, workdir: Workdir) -> Loader:
 
 def validation_batches(
     config: Config, workdir: Workdir, source: str, batch_size: int
-) -> Iterator[Batch]:
+) -> Iterator[Batch[NDArray[Any]]]:
     """Every validation token of a source once as a target, in order; the last batch is padded.
 
     No batch comes for a source without validation documents.

@@ -3,7 +3,7 @@
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -19,7 +19,7 @@ AHEAD = 2
 class Ready(NamedTuple):
     """A step's batch on the devices, [M, B, T], and what the host knows of it."""
 
-    batch: Batch
+    batch: Batch[jax.Array]
     targets: int
     sources_B: NDArray[np.int32]
 
@@ -31,7 +31,7 @@ def batches(loader: Loader, start: int, stop: int, microbatches: int) -> Iterato
     def make(step: int) -> Ready:
         host = loader.batch_at(step)
         sources_B = loader.sources_at(step)
-        return Ready(place(split(host, microbatches), mesh), int(host.weights_BT.sum()), sources_B)
+        return Ready(place(host, microbatches, mesh), int(host.weights_BT.sum()), sources_B)
 
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="batches") as pool:
         waiting: deque[Future[Ready]] = deque()
@@ -42,17 +42,14 @@ def batches(loader: Loader, start: int, stop: int, microbatches: int) -> Iterato
                 yield waiting.popleft().result()
 
 
-def split(batch: Batch, microbatches: int) -> Batch:
-    """[M * B, T] -> [M, B, T]"""
-    return Batch(*(a.reshape(microbatches, -1, *a.shape[1:]) for a in batch))
-
-
-def place(batch: Batch, mesh: jax.sharding.Mesh) -> Batch:
-    """A host batch [M, B, T] on the mesh's devices; each process gives the rows that it holds."""
+def place(
+    host: Batch[NDArray[Any]], microbatches: int, mesh: jax.sharding.Mesh
+) -> Batch[jax.Array]:
+    """A host batch [M * B, T] as [M, B, T] on the mesh's devices."""
     sharding = jax.NamedSharding(mesh, spec(None, "batch", "sequence"))
-    return Batch(
-        *(
-            jax.make_array_from_callback(a.shape, sharding, lambda index, a=a: a[index])
-            for a in batch
-        )
-    )
+
+    def put(array: NDArray[Any]) -> jax.Array:
+        split = array.reshape(microbatches, -1, *array.shape[1:])
+        return jax.make_array_from_callback(split.shape, sharding, lambda index: split[index])
+
+    return Batch(*(put(array) for array in host))

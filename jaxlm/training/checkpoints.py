@@ -1,30 +1,41 @@
 """Recovery checkpoints: written while training goes on, checked when they are read."""
 
+import hashlib
 import json
+import logging
+import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
 from orbax.checkpoint import v1 as ocp
 
-from jaxlm.config import Config
 from jaxlm.errors import UserError
+from jaxlm.training.same_run import refuse_other_run
 from jaxlm.training.state import State
 
 FORMAT = 1
+METADATA = "_CHECKPOINT_METADATA"  # where Orbax puts what it is given
+LARGEST_METADATA = 1 << 28
 
-# A run goes on from a checkpoint only when these agree: else its examples or arrays would differ.
-SAME = ("seed", "sources", "tokenizer", "data", "objective", "model")
+# What Orbax logs of a failure it also raises, and a user is told in one line.
+logging.getLogger("absl").setLevel(logging.CRITICAL)
+
+
+class DamagedError(UserError):
+    """A checkpoint that cannot be read or is not what was written; an older one may do."""
 
 
 class Checkpoints:
-    """The checkpoints/ folder of a run. Each is a folder STEP that describes itself.
+    """Writes the checkpoints/ folder of a run; each is a folder STEP that describes itself.
 
     Arrays lie under their dotted names, without regard to the mesh. The metadata holds the config,
-    the tokenizer's hash, the data position, and a checksum of every array that is computed on the
-    devices before the save and again after a load.
+    the tokenizer's hash, the data position, and the shape, type and checksum of every array.
+    Opening removes what a killed save left behind: readers use the functions below.
     """
 
     def __init__(self, path: Path, keep: int = 3, keep_every: int | None = None) -> None:
@@ -35,7 +46,6 @@ class Checkpoints:
         self.path = path
         self._orbax = ocp.training.Checkpointer(
             path.absolute(),
-            save_decision_policy=ocp.training.save_decision_policies.FixedIntervalPolicy(1),
             preservation_policy=policies.AnyPreservationPolicy(keepers),
             cleanup_tmp_directories=True,
         )
@@ -44,15 +54,19 @@ class Checkpoints:
     def save(self, step: int, state: State, facts: dict[str, Any]) -> None:
         """Begin to write the state after `step` steps; returns when the arrays are copied.
 
-        facts: what else a restart or a reader needs, as JSON.
+        facts: what else a restart or a reader needs, as JSON. Raises UserError when this save or
+        the one before cannot be written.
         """
         self.wait()
         trees = {"params": named(state.params), "optimizer": named(state.optimizer)}
-        sums = {name: checksums(tree) for name, tree in trees.items()}
-        metadata = {"format": FORMAT, "step": step, **facts, "checksums": sums}
-        self._saving = self._orbax.save_checkpointables_async(
-            step, trees, force=True, overwrite=True, custom_metadata=metadata
-        )
+        arrays = {name: _described(tree) for name, tree in trees.items()}
+        metadata = {"format": FORMAT, "step": step, **facts, "arrays": arrays}
+        try:
+            self._saving = self._orbax.save_checkpointables_async(
+                step, trees, force=True, custom_metadata={**metadata, "digest": _digest(metadata)}
+            )
+        except Exception as error:
+            raise self._unwritten(error) from error
 
     def wait(self) -> None:
         """Return when the last save is on disk. Raises UserError when it could not be written."""
@@ -61,117 +75,126 @@ class Checkpoints:
             try:
                 saving.result()
             except Exception as error:
-                raise UserError(
-                    f"{self.path}: the checkpoint could not be written: {_first_line(error)}; "
-                    "earlier checkpoints are untouched"
-                ) from error
+                raise self._unwritten(error) from error
 
-    def close(self) -> None:
-        self.wait()
-        self._orbax.close()
-
-    def steps(self) -> list[int]:
-        """Steps of the finished checkpoints, newest first."""
-        return sorted((entry.step for entry in self._orbax.checkpoints), reverse=True)
-
-    def facts(self, step: int) -> dict[str, Any]:
-        """Metadata of a checkpoint. Raises UserError when it cannot be read."""
-        where = self.path / str(step)
-        try:
-            metadata = self._orbax.checkpointables_metadata(step).custom_metadata
-        except Exception as error:
-            raise UserError(f"{where}: not a readable checkpoint: {_first_line(error)}") from error
-        if not isinstance(metadata, dict) or metadata.get("format") != FORMAT:
-            raise UserError(f"{where}: not a checkpoint of this version of jaxlm")
-        return metadata
-
-    def load(self, step: int, **templates: Any) -> dict[str, Any]:
-        """Trees of a checkpoint (params=..., optimizer=...), on the devices of the templates.
-
-        Raises UserError when something cannot be read or does not agree with its checksum.
-        """
-        where = self.path / str(step)
-        sums = self.facts(step)["checksums"]
-        shapes = {
-            name: {
-                key: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=a.sharding)
-                for key, a in named(tree).items()
-            }
-            for name, tree in templates.items()
-        }
-        try:
-            loaded = self._orbax.load_checkpointables(step, shapes)
-        except Exception as error:
-            raise UserError(f"{where}: cannot be read: {_first_line(error)}") from error
-        wrong = [
-            f"{name}.{key}"
-            for name, tree in loaded.items()
-            for key, value in checksums(tree).items()
-            if sums[name].get(key) != value
-        ]
-        if wrong:
-            more = f" and {len(wrong) - 1} more" if len(wrong) > 1 else ""
-            raise UserError(f"{where}: {wrong[0]}{more} does not agree with its checksum")
-        return {
-            name: jax.tree.unflatten(
-                jax.tree.structure(tree), [loaded[name][key] for key in named(tree)]
-            )
-            for name, tree in templates.items()
-        }
-
-    def resume(
-        self, config: Config, tokenizer_hash: str, state: State, say: Callable[[str], None]
-    ) -> tuple[int, State, dict[str, Any]] | None:
-        """Step, state and facts of the newest good checkpoint; None when there is none at all.
-
-        A damaged checkpoint is told of and passed over. Raises UserError when all are damaged, or
-        when the newest readable one belongs to another config.
-        """
-        steps = self.steps()
-        for step in steps:
-            try:
-                facts = self.facts(step)
-                refuse_other_run(facts, config, tokenizer_hash, self.path / str(step))
-                trees = self.load(step, params=state.params, optimizer=state.optimizer)
-            except OtherRunError:
-                raise
-            except UserError as error:
-                say(f"{error}; the checkpoint before it is used")
-                continue
-            return step, State(**trees), facts
-        if steps:
-            raise UserError(
-                f"{self.path}: none of {len(steps)} checkpoints can be read; restore one, or move "
-                "the folder away to start afresh"
-            )
-        return None
-
-
-class OtherRunError(UserError):
-    """A checkpoint that belongs to another run."""
-
-
-def refuse_other_run(
-    facts: dict[str, Any], config: Config, tokenizer_hash: str, where: Path
-) -> None:
-    """Raise OtherRunError, naming every key, when the checkpoint's run saw or built other things."""
-    now = json.loads(config.model_dump_json())
-    then = facts["config"]
-    keys = [(name,) for name in SAME] + [("optimizer", "kind"), ("train", "batch_size")]
-    different = [
-        f"{where}: {key} was {_short(was)} and is {_short(new)}"
-        for path in keys
-        for key, was, new in _differences(".".join(path), _at(then, path), _at(now, path))
-    ]
-    if facts["tokenizer_hash"] != tokenizer_hash:
-        different.append(f"{where}: it was trained with another tokenizer")
-    if different:
-        raise OtherRunError(
-            [*different, "change the config back, or choose another workdir for the new run"]
+    def _unwritten(self, error: Exception) -> UserError:
+        return UserError(
+            f"{self.path}: a checkpoint could not be written ({_first_line(error)}); earlier ones "
+            "are untouched: mend this, and the same command goes on from there"
         )
 
+    def __enter__(self) -> Self:
+        return self
 
-def named(tree: Any) -> dict[str, jax.Array]:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Wait for the last save; what it raises gives way to an error that ended the run."""
+        try:
+            self.wait()
+            self._orbax.close()
+        except Exception:
+            if error is None:
+                raise
+
+
+def checkpoints_in(folder: Path) -> list[Path]:
+    """The finished checkpoints of a run, newest first."""
+    found = [path for path in folder.glob("*") if path.name.isdigit() and path.is_dir()]
+    return sorted(found, key=lambda path: int(path.name), reverse=True)
+
+
+def read_facts(path: Path) -> dict[str, Any]:
+    """Metadata of a checkpoint. Raises DamagedError when it is not what was written."""
+    file = path / METADATA
+    try:
+        if file.stat().st_size > LARGEST_METADATA:
+            raise DamagedError(f"{file}: larger than metadata can be")
+        facts = json.loads(file.read_bytes())["custom_metadata"]
+        digest = facts.pop("digest")
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise DamagedError(f"{file}: cannot be read ({_first_line(error)})") from error
+    if digest != _digest(facts) or facts["step"] != int(path.name):
+        raise DamagedError(f"{file}: has changed since it was written")
+    if facts["format"] != FORMAT:
+        raise UserError(f"{path}: made by another version of jaxlm, whose format is not read")
+    return facts
+
+
+def read_arrays(path: Path, facts: dict[str, Any], **templates: Any) -> dict[str, Any]:
+    """Trees of a checkpoint (params=..., optimizer=...), on the devices of the templates.
+
+    templates: trees of jax.ShapeDtypeStruct with shardings. Raises DamagedError when something
+    cannot be read or does not agree with its checksum, UserError when there are other arrays in it.
+    """
+    wanted = {name: named(tree) for name, tree in templates.items()}
+    for name, tree in wanted.items():
+        _refuse_other_arrays(path, name, facts["arrays"][name], tree)
+    try:
+        loaded = ocp.load_checkpointables(path.absolute(), wanted)
+    except Exception as error:
+        raise DamagedError(f"{path}: cannot be read ({_first_line(error)})") from error
+    wrong = [
+        f"{name}.{key}"
+        for name in wanted
+        for key, value in checksums(loaded[name]).items()
+        if facts["arrays"][name][key]["checksum"] != value
+    ]
+    if wrong:
+        more = f" and {len(wrong) - 1} more" if len(wrong) > 1 else ""
+        raise DamagedError(f"{path}: {wrong[0]}{more} does not agree with its checksum")
+    return {
+        name: jax.tree.unflatten(jax.tree.structure(tree), [loaded[name][k] for k in wanted[name]])
+        for name, tree in templates.items()
+    }
+
+
+def first_whole[T](paths: list[Path], read: Callable[[Path], T]) -> tuple[T, list[Path]]:
+    """What `read` makes of the first checkpoint that is whole, and the damaged ones before it.
+
+    Those are told of on stderr, quiet or not. Raises UserError when all are damaged.
+    """
+    problems: list[str] = []
+    for index, path in enumerate(paths):
+        try:
+            result = read(path)
+        except DamagedError as error:
+            problems += error.messages
+            continue
+        for problem in problems:
+            print(f"jaxlm: {problem}; {path} is used", file=sys.stderr)
+        return result, paths[:index]
+    advice = "no whole checkpoint is left; restore one, or move it away to start afresh"
+    raise UserError([*problems, f"{paths[0].parent}: {advice}"])
+
+
+def resume(
+    paths: list[Path], run: dict[str, Any], template: State
+) -> tuple[Path, State, dict[str, Any]]:
+    """The newest whole checkpoint of `paths` with its state and facts.
+
+    Damaged ones are told of and set aside as STEP.damaged, so that they count as kept no longer.
+    Raises UserError when all are damaged, or when the newest readable one belongs to another run.
+    """
+
+    def read(path: Path) -> tuple[Path, State, dict[str, Any]]:
+        facts = read_facts(path)
+        refuse_other_run(facts, run, path)
+        trees = read_arrays(path, facts, params=template.params, optimizer=template.optimizer)
+        return path, State(**trees), facts
+
+    found, damaged = first_whole(paths, read)
+    for path in damaged:
+        aside = path.with_name(f"{path.name}.damaged")
+        shutil.rmtree(aside, ignore_errors=True)
+        path.rename(aside)
+    return found
+
+
+def named(tree: Any) -> dict[str, Any]:
     """Arrays of a pytree under dotted names such as `blocks.attention.qkv`, in the tree's order."""
     leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
     return {
@@ -187,7 +210,7 @@ def checksums(arrays: dict[str, jax.Array]) -> dict[str, int]:
     changed element always changes it, and so do two that change places unless their bits are equal
     or the odds are against it.
     """
-    return {name: int(value) for name, value in _checksums(arrays).items()}
+    return {name: int(value) for name, value in jax.device_get(_checksums(arrays)).items()}
 
 
 @jax.jit
@@ -206,31 +229,30 @@ def _checksums(arrays: dict[str, jax.Array]) -> dict[str, jax.Array]:
     return {name: checksum(array) for name, array in arrays.items()}
 
 
-def _differences(key: str, was: Any, new: Any) -> list[tuple[str, Any, Any]]:
-    if isinstance(was, dict) and isinstance(new, dict):
-        return [
-            found
-            for name in sorted({*was, *new})
-            for found in _differences(f"{key}.{name}", was.get(name), new.get(name))
-        ]
-    if isinstance(was, list) and isinstance(new, list) and len(was) == len(new):
-        return [
-            found
-            for index, pair in enumerate(zip(was, new, strict=True))
-            for found in _differences(f"{key}.{index}", *pair)
-        ]
-    return [] if was == new else [(key, was, new)]
+def _described(arrays: dict[str, jax.Array]) -> dict[str, dict[str, Any]]:
+    sums = checksums(arrays)
+    return {
+        name: {"shape": list(a.shape), "dtype": a.dtype.name, "checksum": sums[name]}
+        for name, a in arrays.items()
+    }
 
 
-def _at(data: dict[str, Any], path: tuple[str, ...]) -> Any:
-    for name in path:
-        data = data.get(name, {})
-    return data
+def _refuse_other_arrays(
+    path: Path, tree: str, saved: dict[str, Any], wanted: dict[str, Any]
+) -> None:
+    was = {name: (tuple(a["shape"]), a["dtype"]) for name, a in saved.items()}
+    new = {name: (a.shape, a.dtype.name) for name, a in wanted.items()}
+    names = sorted(name for name in {*was, *new} if was.get(name) != new.get(name))
+    if names:
+        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+        raise UserError(
+            f"{path}: holds other arrays than this config asks for: {tree}.{names[0]}{more}; "
+            "change the model and optimizer back, or choose another workdir for the new run"
+        )
 
 
-def _short(value: Any) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
+def _digest(metadata: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(metadata, sort_keys=True).encode()).hexdigest()
 
 
 def _first_line(error: BaseException) -> str:

@@ -1,15 +1,18 @@
 """The training loop: from tokens on disk to a trained model, stopped and resumed at will."""
 
+import hashlib
 import json
+import math
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import jax
+import numpy as np
 
 from jaxlm.config import Config
 from jaxlm.errors import UserError
@@ -18,10 +21,10 @@ from jaxlm.optim import make_schedule
 from jaxlm.parallel import make_mesh
 from jaxlm.tokens import load_tokenizer, open_loader
 from jaxlm.training.batches import batches
-from jaxlm.training.checkpoints import Checkpoints
+from jaxlm.training.checkpoints import Checkpoints, checkpoints_in, resume
 from jaxlm.training.hardware import peak_flops
-from jaxlm.training.metrics import Metrics, finite
-from jaxlm.training.state import make_state
+from jaxlm.training.metrics import Metrics
+from jaxlm.training.state import make_state, optimizer_of, shapes_of_state
 from jaxlm.training.step import make_step
 from jaxlm.workdir import Workdir
 
@@ -46,85 +49,146 @@ class Stopped(Exception):  # noqa: N818, it is no error
 
 
 def train(config: Config, workdir: Workdir, show: Show, score: Score) -> None:
-    """Train to the last step, from the newest good checkpoint in the workdir if there is one.
+    """Train to the last step, from the newest whole checkpoint in the workdir if there is one.
 
     The same config and mesh give the same bits, stopped or not. SIGINT and SIGTERM end it after the
     step that is under way, with a checkpoint: Stopped is raised. Raises UserError for a workdir
     that belongs to another run, damaged data, a loss that is not finite, or a full disk. `score` is
     called each eval.every steps.
     """
+    with _stop_signals() as stop, jax.set_mesh(make_mesh(config)):
+        step = _train(config, workdir, show, score, stop)
+    if stop.signum is not None:
+        raise Stopped(stop.signum, step)
+
+
+class _Stop:
+    """The signal that asked the run to stop."""
+
+    signum: int | None = None
+
+
+class _Pending(NamedTuple):
+    """A step that was sent to the devices: its figures there, and what goes into its record."""
+
+    step: int
+    figures: dict[str, jax.Array]
+    record: dict[str, Any] | None
+
+
+def _train(config: Config, workdir: Workdir, show: Show, score: Score, stop: _Stop) -> int:
+    """The work of `train`; returns the last finished step."""
     tokenizer = load_tokenizer(workdir.tokenizer)
     loader = open_loader(config, workdir)
-    total = config.steps
-    with jax.set_mesh(make_mesh(config)):
-        state, optimizer = make_state(config)
-        checkpoints = Checkpoints(
-            workdir.checkpoints, config.checkpoint.keep, config.checkpoint.keep_every
-        )
-        start, tokens, read = 0, 0, [0] * len(config.sources)
-        if checkpoints.steps() and not config.recovery.resume:
+    run = {
+        "config": json.loads(config.model_dump_json()),
+        "tokenizer_hash": tokenizer.hash,
+        "store": _digest_of_store(workdir),
+        "mesh": dict(jax.sharding.get_mesh().shape),
+    }
+    total, every = config.steps, config.logging.every
+    names = [source.name for source in config.sources]
+    start, tokens, read_S = 0, 0, np.zeros(len(names), np.int64)
+    if found := checkpoints_in(workdir.checkpoints):
+        if not config.recovery.resume:
             raise UserError(
                 f"{workdir.checkpoints}: holds a run and recovery.resume is false; choose another "
                 "workdir or move it away"
             )
-        if found := checkpoints.resume(config, tokenizer.hash, state, show.line):
-            start, state, facts = found
-            tokens, read = facts["tokens"], facts["read"]
-            show.line(f"resumed from {workdir.checkpoints / str(start)}")
+        path, state, facts = resume(found, run, shapes_of_state(config))
+        start, tokens, read_S = facts["step"], facts["tokens"], np.array(facts["read"])
+        show.line(f"resumed from {path}")
         if start >= total:
             show.line(f"finished: {start} of {total} steps; train.steps=N goes on to step N")
-            checkpoints.close()
-            return
+            return start
+    else:
+        state = make_state(config)
 
-        step_function = make_step(config, optimizer)
-        schedule = make_schedule(config.optimizer.schedule, config.optimizer.learning_rate, total)
-        rates = _Rates(config)
-        microbatches = config.train.batch_size // (
-            config.train.microbatch_size or config.train.batch_size
-        )
-        metrics = Metrics(workdir, start, config.logging.tensorboard)
-        names = [source.name for source in config.sources]
-        facts = {"config": json.loads(config.model_dump_json()), "tokenizer_hash": tokenizer.hash}
+    step_function = make_step(config, optimizer_of(config, state.params))
+    schedule = make_schedule(config.optimizer.schedule, config.optimizer.learning_rate, total)
+    microbatches = config.train.batch_size // (
+        config.train.microbatch_size or config.train.batch_size
+    )
+    rates = _Rates(config)
+    kept = (config.checkpoint.keep, config.checkpoint.keep_every)
+    with (
+        Checkpoints(workdir.checkpoints, *kept) as checkpoints,
+        closing(Metrics(workdir, start, config.logging.tensorboard)) as metrics,
+    ):
 
-        with _stop_signals() as stopped, _closing(metrics.close):
-            pending: dict[str, Any] | None = None
-            for step, ready in enumerate(batches(loader, start, total, microbatches), start + 1):
-                state, device_metrics = step_function(state, ready.batch)
-                # the figures of the step before are read while this one runs
-                if pending is not None:
-                    _log(pending, metrics, rates, show, total)
-                tokens += ready.targets
-                for index in ready.sources_B:
-                    read[index] += config.data.seq_len
-                last = step == total or stopped.signum is not None
-                save = last or step % config.checkpoint.every == 0
-                scored = config.eval.every is not None and step % config.eval.every == 0
-                pending = {
-                    "step": step,
-                    "device": device_metrics,
+        def finish(pending: _Pending) -> None:
+            """Wait for a step's figures, check them and write its record."""
+            figures = _finite(pending.step, pending.figures)
+            rates.finished(pending.step)
+            if pending.record is not None:
+                record = {
+                    "step": pending.step,
+                    "loss": figures["loss"],
+                    "tokens": pending.record["tokens"],
+                    "learning_rate": float(pending.record["learning_rate"]),
+                    "grad_norm": figures["grad_norm"],
+                    **rates.take(),
+                    "time": time.time(),
+                    "source_tokens": pending.record["source_tokens"],
+                }
+                if "validation" in pending.record:
+                    record["validation"] = pending.record["validation"]
+                metrics.write(record)
+                show.training(record, total)
+
+        pending: _Pending | None = None
+        for step, ready in enumerate(batches(loader, start, total, microbatches), start + 1):
+            with jax.transfer_guard("disallow"):
+                state, figures = step_function(state, ready.batch)
+            # the figures of the step before are read while this one runs
+            if pending is not None:
+                finish(pending)
+            tokens += ready.targets
+            read_S += config.data.seq_len * np.bincount(ready.sources_B, minlength=len(names))
+            scored = config.eval.every is not None and step % config.eval.every == 0
+            record: dict[str, Any] | None = None
+            if scored or step == total or step % every == 0:
+                record = {
                     "tokens": tokens,
                     "learning_rate": schedule(step - 1),
-                    "source_tokens": dict(zip(names, read, strict=True)),
-                    "record": last or scored or step % config.logging.every == 0,
+                    "source_tokens": dict(zip(names, read_S.tolist(), strict=True)),
                 }
-                if save or scored:
-                    if scored:
-                        pending["validation"] = {
-                            name: figures["bits_per_byte"]
-                            for name, figures in score(state.params).items()
-                        }
-                    _log(pending, metrics, rates, show, total)
-                    pending = None
-                    rates.pause()
-                if save:
-                    checkpoints.save(
-                        step, state, facts | {"tokens": tokens, "read": list(read), "mesh": _mesh()}
-                    )
-                if last:
-                    break
-        checkpoints.close()
-        if stopped.signum is not None and step < total:
-            raise Stopped(stopped.signum, step)
+            pending = _Pending(step, figures, record)
+            last = step == total or stop.signum is not None
+            save = last or step % config.checkpoint.every == 0
+            if record is not None and scored:
+                record["validation"] = {
+                    name: scores["bits_per_byte"] for name, scores in score(state.params).items()
+                }
+            if save or scored:
+                # before a save, so that no bad state is kept and no record is missing after it
+                finish(pending)
+                pending = None
+                rates.pause()
+            if save:
+                checkpoints.save(step, state, run | {"tokens": tokens, "read": read_S.tolist()})
+            if last:
+                break
+    return step
+
+
+def _finite(step: int, figures: dict[str, jax.Array]) -> dict[str, float]:
+    """The figures on the host. Raises UserError when one is not a finite number."""
+    values = {name: float(value) for name, value in jax.device_get(figures).items()}
+    bad = [f"{name} is {value}" for name, value in values.items() if not math.isfinite(value)]
+    if bad:
+        raise UserError(
+            f"step {step}: {' and '.join(bad)}; start again from the last checkpoint with a lower "
+            "optimizer.learning_rate, a longer warm-up or train.precision=fp32"
+        )
+    return values
+
+
+def _digest_of_store(workdir: Workdir) -> str:
+    """What tells one token store from another, wherever its arrays lie."""
+    manifest = json.loads((workdir.tokens / "manifest.json").read_bytes())
+    del manifest["address"]
+    return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
 
 
 class _Rates:
@@ -166,34 +230,6 @@ class _Rates:
         }  # fmt: skip
 
 
-def _log(
-    pending: dict[str, Any], metrics: Metrics, rates: _Rates, show: Show, total: int
-) -> None:
-    step = pending["step"]
-    loss = finite(step, "the loss", float(pending["device"]["loss"]))
-    rates.finished(step)
-    if not pending["record"]:
-        return
-    record = {
-        "step": step,
-        "loss": loss,
-        "tokens": pending["tokens"],
-        "learning_rate": float(pending["learning_rate"]),
-        "grad_norm": finite(step, "the gradient's norm", float(pending["device"]["grad_norm"])),
-        **rates.take(),
-        "time": time.time(),
-        "source_tokens": pending["source_tokens"],
-    }
-    if "validation" in pending:
-        record["validation"] = pending["validation"]
-    metrics.write(record)
-    show.training(record, total)
-
-
-class _Stop:
-    signum: int | None = None
-
-
 @contextmanager
 def _stop_signals() -> Iterator[_Stop]:
     """Note SIGINT and SIGTERM instead of dying; a second SIGINT interrupts at once."""
@@ -213,18 +249,6 @@ def _stop_signals() -> Iterator[_Stop]:
     finally:
         for signum, handler in before.items():
             signal.signal(signum, handler)
-
-
-@contextmanager
-def _closing(close: Callable[[], None]) -> Iterator[None]:
-    try:
-        yield
-    finally:
-        close()
-
-
-def _mesh() -> dict[str, int]:
-    return dict(jax.sharding.get_mesh().shape)
 
 
 def use_compilation_cache(path: Path) -> None:

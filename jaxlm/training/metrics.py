@@ -1,7 +1,6 @@
 """metrics.jsonl and TensorBoard events: one record a logged step, none twice, none missing."""
 
 import json
-import math
 import os
 from pathlib import Path
 from typing import Any
@@ -15,8 +14,7 @@ class Metrics:
 
     def __init__(self, workdir: Workdir, start: int, tensorboard: bool) -> None:
         if workdir.metrics.exists():
-            kept = [line for line in _lines(workdir.metrics) if json.loads(line)["step"] <= start]
-            write_text(workdir.metrics, "".join(f"{line}\n" for line in kept))
+            write_text(workdir.metrics, "".join(_until(workdir.metrics, start)))
         self._file = open(workdir.metrics, "a", encoding="utf-8")  # noqa: SIM115
         self._events: Any = None
         if tensorboard:
@@ -42,17 +40,17 @@ class Metrics:
             self._events.close()
 
 
-def finite(step: int, name: str, value: float) -> float:
-    """The value; raises UserError when it is not a finite number."""
-    if not math.isfinite(value):
-        raise UserError(
-            f"step {step}: {name} is {value}; start again from the last checkpoint with a lower "
-            "optimizer.learning_rate, a longer warm-up or train.precision=fp32"
-        )
-    return value
-
-
-def _lines(path: Path) -> list[str]:
-    """Whole lines; a last one that a killed process left half-written is dropped."""
-    text = path.read_text(encoding="utf-8", errors="replace")
-    return text.split("\n")[:-1]
+def _until(path: Path, last: int) -> list[str]:
+    """The lines of steps up to `last`; one that a killed process left half-written is dropped."""
+    kept = []
+    lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
+    for number, line in enumerate(lines[:-1], start=1):
+        try:
+            step = int(json.loads(line)["step"])
+        except (ValueError, TypeError, KeyError):
+            raise UserError(
+                f"{path}:{number}: not a record of a step; mend the line or move the file away"
+            ) from None
+        if step <= last:
+            kept.append(f"{line}\n")
+    return kept

@@ -20,25 +20,47 @@ class State(NamedTuple):
     optimizer: Any
 
 
-def make_params(config: Config) -> Decoder:
-    """Fresh parameters from config.seed, each made on the devices that will hold it."""
-    build = partial(Decoder, config.model, config.vocab_size)
-    key = jax.random.key(config.seed)
-    shardings = sharding_of(jax.eval_shape(build, key), jax.sharding.get_mesh())
-    return jax.jit(build, out_shardings=shardings)(key)
+def make_state(config: Config) -> State:
+    """Fresh parameters from config.seed and optimizer state, made on the devices that hold them."""
+    shapes = shapes_of_params(config)
+    shardings = jax.tree.map(lambda shape: shape.sharding, shapes)
+    params = jax.jit(_builder(config), out_shardings=shardings)(jax.random.key(config.seed))
+    return State(params, jax.jit(optimizer_of(config, shapes).init)(params))
 
 
-def make_state(config: Config) -> tuple[State, optax.GradientTransformation]:
-    """Fresh state and the update rule that goes with it."""
-    params = make_params(config)
-    optimizer = make_optimizer(config.optimizer, config.steps, contracted(params))
-    return State(params, jax.jit(optimizer.init)(params)), optimizer
+def shapes_of_state(config: Config) -> State:
+    """Shape, type and sharding of every array of the state; nothing is computed."""
+    params = shapes_of_params(config)
+    optimizer = jax.eval_shape(optimizer_of(config, params).init, params)
+    mesh = jax.sharding.get_mesh()
+
+    def placed(shape: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+        spec = shape.sharding.spec if shape.sharding else jax.P()
+        sharding = jax.NamedSharding(mesh, spec)
+        return jax.ShapeDtypeStruct(shape.shape, shape.dtype, sharding=sharding)
+
+    return State(params, jax.tree.map(placed, optimizer))
 
 
-def contracted(params: Decoder) -> Any:
-    """How many axes of each parameter a product contracts with, in the parameters' structure."""
+def shapes_of_params(config: Config) -> Decoder:
+    """Shape, type and sharding of every parameter; nothing is computed."""
+    params = jax.eval_shape(_builder(config), jax.random.key(0))
     return jax.tree.map(
+        lambda s, sharding: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=sharding),
+        params,
+        sharding_of(params, jax.sharding.get_mesh()),
+    )
+
+
+def optimizer_of(config: Config, params: Decoder) -> optax.GradientTransformation:
+    """The update rule of a config; params may be shapes."""
+    contracted = jax.tree.map(
         lambda leaf: leaf.replace(leaf.inputs),
         params,
         is_leaf=lambda leaf: isinstance(leaf, nnx.Variable),
     )
+    return make_optimizer(config.optimizer, config.steps, contracted)
+
+
+def _builder(config: Config) -> Any:
+    return partial(Decoder, config.model, config.vocab_size)

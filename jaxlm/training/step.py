@@ -13,7 +13,7 @@ from jaxlm.objectives import Batch
 from jaxlm.parallel import spec
 from jaxlm.training.state import State
 
-type Step = Callable[[State, Batch], tuple[State, dict[str, jax.Array]]]
+type Step = Callable[[State, Batch[jax.Array]], tuple[State, dict[str, jax.Array]]]
 
 DTYPES = {"fp32": jnp.dtype(jnp.float32), "bf16": jnp.dtype(jnp.bfloat16)}
 
@@ -26,10 +26,10 @@ def make_step(config: Config, optimizer: optax.GradientTransformation) -> Step:
     Returns the new state and fp32 scalars: loss (nats a target) and grad_norm (before clipping).
     """
 
-    def summed_loss(params: Decoder, batch: Batch) -> jax.Array:
+    def summed_loss(params: Decoder, batch: Batch[jax.Array]) -> jax.Array:
         return loss_sum(config, params, batch)
 
-    def gradients(params: Decoder, batch: Batch) -> tuple[jax.Array, Decoder]:
+    def gradients(params: Decoder, batch: Batch[jax.Array]) -> tuple[jax.Array, Decoder]:
         if batch.tokens_BT.shape[0] == 1:
             single = jax.tree.map(lambda a: a[0], batch)
             return jax.value_and_grad(summed_loss)(params, single)
@@ -42,7 +42,7 @@ def make_step(config: Config, optimizer: optax.GradientTransformation) -> Step:
         return jax.lax.scan(accumulate, zeros, batch)[0]
 
     @partial(jax.jit, donate_argnums=0)
-    def step(state: State, batch: Batch) -> tuple[State, dict[str, jax.Array]]:
+    def step(state: State, batch: Batch[jax.Array]) -> tuple[State, dict[str, jax.Array]]:
         loss, grads = gradients(state.params, batch)
         scale = 1.0 / jnp.maximum(jnp.sum(batch.weights_BT), 1.0)
         grads = jax.tree.map(lambda g: g * scale, grads)
@@ -54,7 +54,7 @@ def make_step(config: Config, optimizer: optax.GradientTransformation) -> Step:
     return step
 
 
-def loss_sum(config: Config, params: Decoder, batch: Batch) -> jax.Array:
+def loss_sum(config: Config, params: Decoder, batch: Batch[jax.Array]) -> jax.Array:
     """Sum over the targets of a batch [B, T] of weight * nats, fp32 scalar."""
     dtype = DTYPES[config.train.precision]
     x_ND, _ = params(

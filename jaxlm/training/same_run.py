@@ -1,0 +1,59 @@
+"""Whether a checkpoint belongs to the run that wants to go on from it."""
+
+import json
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+from jaxlm.errors import UserError
+
+# A run goes on from a checkpoint only when these agree: else its examples or arrays would differ.
+SAME = (
+    "seed", "sources", "tokenizer", "data", "objective", "model", "optimizer.kind",
+    "train.batch_size",
+)  # fmt: skip
+# Places of the same things, and how the same thing is computed.
+FREE = ("sources.*.path", "tokenizer.path", "data.store", "model.attention.kernel")
+
+
+def refuse_other_run(was: dict[str, Any], now: dict[str, Any], where: Path) -> None:
+    """Raise UserError, naming every key, when the checkpoint's run saw or built other things.
+
+    was, now: {"config": as JSON, "tokenizer_hash": ..., "store": ...} of the checkpoint and of
+    the run that starts.
+    """
+    different = [
+        f"{where}: {key} was {_short(old)} and is {_short(new)}"
+        for name in SAME
+        for key, old, new in _differences(name, _at(was["config"], name), _at(now["config"], name))
+        if not any(fnmatchcase(key, free) for free in FREE)
+    ]
+    if was["tokenizer_hash"] != now["tokenizer_hash"]:
+        different.append(f"{where}: it was trained with another tokenizer")
+    elif was["store"] != now["store"]:
+        different.append(f"{where}: it was trained on other tokens than the store holds now")
+    if different:
+        raise UserError([*different, "change this back, or choose another workdir for the new run"])
+
+
+def _differences(key: str, was: Any, new: Any) -> list[tuple[str, Any, Any]]:
+    if isinstance(was, list) and isinstance(new, list) and len(was) == len(new):
+        was, new = (dict(enumerate(value)) for value in (was, new))
+    if isinstance(was, dict) and isinstance(new, dict):
+        return [
+            found
+            for name in sorted({*was, *new})
+            for found in _differences(f"{key}.{name}", was.get(name), new.get(name))
+        ]
+    return [] if was == new else [(key, was, new)]
+
+
+def _at(data: dict[str, Any], key: str) -> Any:
+    for name in key.split("."):
+        data = data.get(name, {})
+    return data
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
