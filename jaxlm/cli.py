@@ -3,7 +3,9 @@
 import errno
 import functools
 import json
+import logging
 import os
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -37,9 +39,9 @@ class Verbs(click.Group):
             os._exit(1)  # nobody reads; Python would complain when it closes standard output
         except OSError as error:
             where = f"{error.filename}: " if error.filename else ""
-            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-            advice = "; make room and give the same command again" if full else ""
-            messages, status = [f"{where}{error.strerror or error}{advice}"], 1
+            messages, status = [f"{where}{error.strerror or error}"], 1
+        except KeyboardInterrupt:
+            messages, status = ["interrupted"], 128 + signal.SIGINT
         for message in messages:
             click.echo(f"jaxlm: {message}", err=True)
         sys.exit(status)
@@ -245,12 +247,23 @@ def _in_workdir(
         except Stopped as stopped:
             show.line(f"{stopped}; the same command goes on from there")
             sys.exit(128 + stopped.signum)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            raise UserError(
+                f"{error.filename or workdir.path}: {error.strerror}; make room and give the same "
+                "command again"
+            ) from None
     return workdir
 
 
 @functools.cache
 def _use_jax() -> None:
-    """Keep compiled programs between starts, where JAX was not told another place."""
+    """Keep compiled programs between starts, where JAX was not told another place.
+
+    What Orbax and JAX log besides what they raise would bury our own line about it.
+    """
+    logging.getLogger("absl").setLevel(logging.CRITICAL)
     if "JAX_COMPILATION_CACHE_DIR" in os.environ:
         return
     from jaxlm.training import use_compilation_cache
