@@ -66,13 +66,12 @@ def impossible(config: Config) -> list[Problem]:
         ["train.microbatch_size"],
         f"train.batch_size {train.batch_size} is not a multiple of {micro}",
     )
-    if (train.steps is None) != (train.tokens is None):
-        warmup, end = schedule.warmup_steps, schedule.decay_steps or config.steps
-        refuse_if(
-            warmup > end,
-            ["optimizer.schedule.warmup_steps", "optimizer.schedule.decay_steps", "train.steps"],
-            f"{warmup} steps of warm-up do not fit into the {end} steps of the schedule",
-        )
+    refuse_if(
+        schedule.decay_steps is not None and schedule.warmup_steps > schedule.decay_steps,
+        ["optimizer.schedule.warmup_steps", "optimizer.schedule.decay_steps"],
+        f"the decay is over at step {schedule.decay_steps}, before {schedule.warmup_steps} steps "
+        "of warm-up are",
+    )
     refuse_if(
         (config.checkpoint.keep_every or 0) % config.checkpoint.every > 0,
         ["checkpoint.keep_every"],
