@@ -1,5 +1,6 @@
 """Small configs, batches and models for tests of the network and its training."""
 
+from functools import partial
 from typing import Any
 
 import jax
@@ -8,7 +9,9 @@ import numpy as np
 from jaxlm.config import Config
 from jaxlm.models import Decoder, Mask
 from jaxlm.objectives import Batch
-from jaxlm.training.batches import place, split
+from jaxlm.parallel import sharding_of, spec
+
+type HostBatch = Batch[np.ndarray]
 
 MODEL = {
     "layers": 2,
@@ -36,7 +39,7 @@ def config_of(
     )
 
 
-def host_batch(config: Config, seed: int = 0) -> Batch:
+def host_batch(config: Config, seed: int = 0) -> HostBatch:
     """Rows of 1 to 3 documents with some padding; some targets do not count."""
     B, T = config.train.batch_size, config.data.seq_len
     rng = np.random.default_rng(seed)
@@ -54,14 +57,30 @@ def host_batch(config: Config, seed: int = 0) -> Batch:
     return Batch(tokens[:, :-1], tokens[:, 1:], weights, segments, positions)
 
 
-def on_mesh(batch: Batch) -> Any:
-    """A batch [B, T] on the mesh that is set."""
-    return jax.tree.map(lambda a: a[0], place(split(batch, 1), jax.sharding.get_mesh()))
+def on_mesh(batch: HostBatch, microbatches: int | None = None) -> Any:
+    """The batch on the mesh that is set, [B, T] or [microbatches, B / microbatches, T]."""
+    rows = spec("batch", "sequence")
+    if microbatches is None:
+        return jax.reshard(batch, rows)
+    split = [array.reshape(microbatches, -1, array.shape[1]) for array in batch]
+    return jax.reshard(Batch(*split), jax.P(None, *rows))
 
 
-def device_batch(config: Config, microbatches: int = 1, seed: int = 0) -> Any:
-    """Such a batch on the mesh that is set, [microbatches, B, T]."""
-    return place(split(host_batch(config, seed), microbatches), jax.sharding.get_mesh())
+def make_params(config: Config) -> Decoder:
+    """Parameters on the mesh that is set; noise everywhere, so that every part takes part.
+
+    Made by NumPy, since compiling the initialisers takes longer than most tests.
+    """
+    build = partial(Decoder, config.model, config.vocab_size)
+    shapes = jax.eval_shape(build, jax.random.key(0))
+    rng = np.random.default_rng(config.seed)
+
+    def noise(path: tuple[Any, ...], leaf: jax.ShapeDtypeStruct) -> np.ndarray:
+        start = 1.0 if "norm" in jax.tree_util.keystr(path) else 0.0
+        return (start + 0.2 * rng.standard_normal(leaf.shape)).astype(np.float32)
+
+    params = jax.tree_util.tree_map_with_path(noise, shapes)
+    return jax.device_put(params, sharding_of(shapes, jax.sharding.get_mesh()))
 
 
 def logits_of(params: Decoder, config: Config, batch: Any) -> jax.Array:

@@ -9,13 +9,12 @@ import pytest
 
 from jaxlm.config import Config
 from jaxlm.evaluation.generate import Request, _decode
-from jaxlm.models import Decoder, Mask
+from jaxlm.models import Mask
 from jaxlm.models.decoder import ngram_ids
 from jaxlm.objectives import Batch
 from jaxlm.parallel import make_mesh, spec
-from jaxlm.training.state import make_params
 from jaxlm.training.step import loss_sum
-from tests.models.small import config_of, host_batch, logits_of, on_mesh
+from tests.models.small import HostBatch, config_of, host_batch, logits_of, make_params, on_mesh
 from tests.models.transformers_names import (
     VARIANTS,
     by_name,
@@ -32,7 +31,7 @@ def one_device(config: Config) -> Any:
     return jax.set_mesh(make_mesh(config, jax.devices()[:1]))
 
 
-def whole_rows(ids: np.ndarray) -> Batch:
+def whole_rows(ids: np.ndarray) -> HostBatch:
     """Each row one document; the last token of a row has no target."""
     B, T = ids.shape
     weights = np.ones((B, T), np.float32)
@@ -41,7 +40,7 @@ def whole_rows(ids: np.ndarray) -> Batch:
     return Batch(ids, np.roll(ids, -1, axis=1), weights, np.ones((B, T), np.int32), positions)
 
 
-def packed_row(theirs: dict[str, np.ndarray]) -> Batch:
+def packed_row(theirs: dict[str, np.ndarray]) -> HostBatch:
     ids = theirs["packed_ids"]
     weights = np.ones(ids.shape, np.float32)
     return Batch(ids, ids, weights, theirs["packed_segments"], theirs["packed_positions"])
@@ -123,18 +122,6 @@ def test_greedy_generation_is_that_of_transformers(name: str) -> None:
 NGRAMS = {"ngram_embedding": {"orders": (2, 3), "buckets": 50}}
 
 
-def random_params(config: Config) -> Decoder:
-    """Nothing is zero or one, so that every part takes part."""
-    params = make_params(config)
-    leaves, structure = jax.tree.flatten(params)
-    keys = jax.random.split(jax.random.key(1), len(leaves))
-    noisy = [
-        leaf + 0.1 * jax.random.normal(key, leaf.shape, out_sharding=jax.typeof(leaf).sharding.spec)
-        for leaf, key in zip(leaves, keys, strict=True)
-    ]
-    return jax.tree.unflatten(structure, noisy)
-
-
 @pytest.mark.parametrize("model", [{}, NGRAMS])
 def test_documents_of_a_row_do_not_see_each_other(model: dict[str, Any]) -> None:
     config = config_of(model)
@@ -143,7 +130,7 @@ def test_documents_of_a_row_do_not_see_each_other(model: dict[str, Any]) -> None
     second = batch.segments_BT == 2
     changed[second] = (changed[second] + 1) % config.vocab_size
     with one_device(config):
-        params = random_params(config)
+        params = make_params(config)
         compute = jax.jit(logits_of, static_argnums=1)
         before = np.asarray(compute(params, config, on_mesh(batch)))
         after = np.asarray(compute(params, config, on_mesh(batch._replace(tokens_BT=changed))))
@@ -156,7 +143,7 @@ def test_a_packed_document_gives_what_it_gives_alone(model: dict[str, Any]) -> N
     config = config_of(model)
     batch = host_batch(config)
     with one_device(config):
-        params = random_params(config)
+        params = make_params(config)
         compute = jax.jit(logits_of, static_argnums=1)
         together = np.asarray(compute(params, config, on_mesh(batch)))
         for number in (1, 2):
@@ -175,7 +162,7 @@ def test_what_comes_later_changes_nothing() -> None:
     changed = ids.copy()
     changed[:, 9:] += 1
     with one_device(config):
-        params = random_params(config)
+        params = make_params(config)
         compute = jax.jit(logits_of, static_argnums=1)
         a, b = (np.asarray(compute(params, config, on_mesh(whole_rows(x)))) for x in (ids, changed))
     np.testing.assert_array_equal(a[:, :9], b[:, :9])
