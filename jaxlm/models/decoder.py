@@ -62,16 +62,18 @@ class Decoder(nnx.Module):
         before_BC: tokens that came before, for n-gram embeddings; None: a row begins a document, or
         positions say how far back its document goes.
         """
-        table_VD = gather(self.embedding, dtype)
+        # fp32, or the gradient of a frequent token would be summed up in bf16
+        table_VD = gather(self.embedding, FP32)
         tokens_N = jax.lax.reshape(tokens_BT, (tokens_BT.size,), out_sharding=spec("batch"))
         x_ND = table_VD.at[tokens_N].get(out_sharding=spec("batch", None))
         if model.ngram_embedding:
             orders, buckets = model.ngram_embedding.orders, model.ngram_embedding.buckets
-            tables = gather(self.ngrams, dtype)
+            tables = gather(self.ngrams, FP32)
             for index, order in enumerate(orders):
                 ids_BT = ngram_ids(tokens_BT, positions_BT, before_BC, order, buckets)
                 ids_N = jax.lax.reshape(ids_BT, tokens_N.shape, out_sharding=spec("batch"))
                 x_ND += tables[index].at[ids_N].get(out_sharding=spec("batch", None))
+        x_ND = x_ND.astype(dtype)
         rope = rope_tables(positions_BT, model.head_width, model.position.theta)
 
         def layer(x_ND: jax.Array, block_and_cache: tuple[Block, Cache | None]) -> Any:

@@ -213,3 +213,21 @@ def test_masters_stay_fp32_when_products_are_bf16() -> None:
     assert {leaf.dtype for leaf in jax.tree.leaves((params, grads))} == {FP32}
     np.testing.assert_allclose(loss, exact, rtol=5e-3)
     assert float(loss) != float(exact)
+
+
+def test_a_frequent_tokens_gradient_is_summed_in_fp32() -> None:
+    config = config_of({"layers": 1, "ngram_embedding": {"orders": (2,), "buckets": 8}})
+    batch = whole_rows(np.full((8, 256), 5, np.int32))
+    # one target in one row of many: what the many add up to is what matters
+    weights = batch.weights_BT * np.random.default_rng(0).random((8, 256)).astype(np.float32)
+    grads = []
+    for precision in ("fp32", "bf16"):
+        train = config.train.model_copy(update={"precision": precision, "loss_chunk": 512})
+        varied = config.model_copy(update={"train": train})
+        with one_device(config):
+            compute = jax.jit(jax.grad(loss_sum, argnums=1), static_argnums=0)
+            tree = compute(varied, make_params(config), on_mesh(batch._replace(weights_BT=weights)))
+            grads.append({n: np.asarray(a) for n, a in by_name(tree).items()})
+    for name in ("embedding", "ngrams"):
+        exact, low = (g[name] for g in grads)
+        assert np.linalg.norm(low - exact) < 0.02 * np.linalg.norm(exact), name
