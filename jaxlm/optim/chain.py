@@ -38,7 +38,10 @@ def make_optimizer(
                     min_dim_size_to_factor=optimizer.min_factored,
                 ),
                 optax.clip_by_block_rms(optimizer.clip_update),
-                optax.ema(optimizer.momentum, debias=False),
+                # a momentum of 0 would still hold an array for every parameter
+                optax.ema(optimizer.momentum, debias=False)
+                if optimizer.momentum
+                else optax.identity(),
                 decay,
                 optax.scale_by_learning_rate(schedule),
             )

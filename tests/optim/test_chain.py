@@ -143,3 +143,11 @@ def test_clipping_looks_at_all_parameters_together() -> None:
     free = trajectory(make_optimizer(unclipped, 1, inputs), start, [gradient])[0]
     for name in gradient:
         np.testing.assert_allclose(clipped[name] * 5, free[name], rtol=1e-4)
+
+
+def test_adafactor_holds_no_matrix_without_momentum() -> None:
+    params = {"matrix": jnp.zeros((160, 130))}
+    for momentum, sizes in ((0.9, 1), (0.0, 0)):
+        optimizer = make_optimizer(Adafactor(momentum=momentum), 1, {"matrix": 1})
+        large = [leaf for leaf in jax.tree.leaves(optimizer.init(params)) if leaf.size > 1000]
+        assert len(large) == sizes
