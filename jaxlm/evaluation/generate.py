@@ -44,7 +44,7 @@ def generate(trained: Trained, prompts: Sequence[str], request: Request) -> list
     """The continuation of each prompt, up to the end of the document or request.max_tokens.
 
     The prompts are decoded together; each draws from a key of its own (request.seed and its index),
-    so that it does not depend on the others. Raises UserError when a prompt does not fit.
+    so that it does not depend on the others. Raises UserError for a request that makes no sense.
     """
     tokenizer = trained.tokenizer
     ids = [[tokenizer.bos_id, *tokenizer.encode(prompt)] for prompt in prompts]
@@ -54,12 +54,19 @@ def generate(trained: Trained, prompts: Sequence[str], request: Request) -> list
             ("max-tokens", request.max_tokens, "give at least 1", request.max_tokens >= 1),
             ("temperature", request.temperature, "give 0 or more", request.temperature >= 0),
             ("top-p", request.top_p, "give more than 0, at most 1", 0 < request.top_p <= 1),
-            ("top-k", request.top_k, "give at least 1", (request.top_k or 1) >= 1),
+            (
+                "top-k",
+                request.top_k,
+                "give at least 1",
+                request.top_k is None or request.top_k >= 1,
+            ),
         )
         if not good
     ]
     if problems:
         raise UserError(problems)
+    if not prompts:
+        return []
     # few different shapes, so that few are compiled
     longest = _rounded(max(map(len, ids)), 32)
     slots = _rounded(longest + request.max_tokens, 64)
