@@ -106,6 +106,8 @@ def indivisible(config: Config, sizes: dict[str, int]) -> list[Problem]:
         ("model.d_mlp", model.d_mlp, "mesh.tensor", tensor),
         ("model.vocab_size" if model.vocab_size else "tokenizer.vocab_size",
          config.vocab_size, "mesh.tensor", tensor),
+        ("model.ngram_embedding.buckets",
+         model.ngram_embedding.buckets if model.ngram_embedding else 0, "mesh.tensor", tensor),
         ("model.d_model", model.d_model, "mesh.fsdp", fsdp),
     ]  # fmt: skip
     return [
