@@ -12,7 +12,7 @@ from jaxlm.config.load import validate
 from jaxlm.objectives import Batch
 from jaxlm.parallel import make_mesh
 from jaxlm.training.batches import place
-from jaxlm.training.state import make_state
+from jaxlm.training.state import make_state, optimizer_of
 from jaxlm.training.step import make_step
 
 CONFIG = validate(
@@ -29,20 +29,21 @@ CONFIG = validate(
 def main() -> None:
     rng = np.random.default_rng(0)
     B, T = CONFIG.train.batch_size, CONFIG.data.seq_len
-    tokens = rng.integers(0, CONFIG.vocab_size, (1, B, T + 1), dtype=np.int32)
-    ones = np.ones((1, B, T))
-    positions = np.broadcast_to(np.arange(T, dtype=np.int32), (1, B, T))
+    tokens = rng.integers(0, CONFIG.vocab_size, (B, T + 1), dtype=np.int32)
+    ones = np.ones((B, T))
+    positions = np.broadcast_to(np.arange(T, dtype=np.int32), (B, T))
     host = Batch(
         tokens[..., :-1], tokens[..., 1:], ones.astype(np.float32), ones.astype(np.int32), positions
     )
-    with jax.set_mesh(make_mesh(CONFIG)) as mesh:
-        state, optimizer = make_state(CONFIG)
-        step = make_step(CONFIG, optimizer)
+    mesh = make_mesh(CONFIG)
+    with jax.set_mesh(mesh):
+        state = make_state(CONFIG)
+        step = make_step(CONFIG, optimizer_of(CONFIG, state.params))
 
         def run(steps: int) -> float:
             nonlocal state
             for _ in range(steps):
-                state, metrics = step(state, place(host, mesh or jax.sharding.get_mesh()))
+                state, metrics = step(state, place(host, 1, mesh))
             jax.block_until_ready(state)
             return float(metrics["loss"])
 

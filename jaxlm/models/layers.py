@@ -10,8 +10,8 @@ from jaxlm.config.model import Model
 from jaxlm.models.attention import Mask, attention
 from jaxlm.parallel import spec
 
-# B batch, T sequence, N = B x T tokens, S cache slots, D residual width, K key-value heads, G query heads a
-# key-value head, H head width, F MLP width
+# B batch, T sequence, N = B x T tokens, S cache slots, D residual width, K key-value heads,
+# G query heads a key-value head, H head width, F MLP width
 
 
 type Axes = tuple[str | None, ...]
@@ -45,7 +45,9 @@ def rms_norm(x: jax.Array, scale: jax.Array, eps: float) -> jax.Array:
     return (x32 * inverse * scale).astype(x.dtype)
 
 
-def rope_tables(positions_BT: jax.Array, head_dim: int, theta: float) -> tuple[jax.Array, jax.Array]:
+def rope_tables(
+    positions_BT: jax.Array, head_dim: int, theta: float
+) -> tuple[jax.Array, jax.Array]:
     """cos and sin, fp32 BT(H/2), of position * theta^(-2i/H) (Su et al. 2021, eq. 15)."""
     inverse_H2 = theta ** (-jnp.arange(0, head_dim, 2, dtype=jnp.float32) / head_dim)
     angle = positions_BT[..., None].astype(jnp.float32) * inverse_H2
@@ -115,7 +117,8 @@ class SelfAttention(nnx.Module):
         k_BTKH = rotate(k_BTKH, cos[:, :, None], sin[:, :, None])
         if cache is not None:
             assert mask.first_B is not None, "a cached call says where its rows are written"
-            write = jax.vmap(lambda old, new, at: jax.lax.dynamic_update_slice(old, new, (at, 0, 0)))
+            put = jax.lax.dynamic_update_slice
+            write = jax.vmap(lambda old, new, at: put(old, new, (at, 0, 0)))
             cache = Cache(
                 write(cache.k_BSKH, k_BTKH.astype(cache.k_BSKH.dtype), mask.first_B),
                 write(cache.v_BSKH, v_BTKH.astype(cache.v_BSKH.dtype), mask.first_B),

@@ -48,7 +48,7 @@ def make_step(config: Config, optimizer: optax.GradientTransformation) -> Step:
         grads = jax.tree.map(lambda g: g * scale, grads)
         updates, optimizer_state = optimizer.update(grads, state.optimizer, state.params)
         params = optax.apply_updates(state.params, updates)
-        metrics = {"loss": loss * scale, "grad_norm": optax.global_norm(grads)}
+        metrics = {"loss": loss * scale, "grad_norm": optax.tree.norm(grads)}
         return State(params, optimizer_state), metrics
 
     return step
