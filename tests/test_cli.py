@@ -63,7 +63,7 @@ def test_configs_in_the_examples_are_right(monkeypatch: pytest.MonkeyPatch) -> N
     examples = [line.split() for line in lines if line.startswith("  jaxlm ") and ".yaml" in line]
     assert len(examples) >= 6
     for _, _, path, *rest in examples:
-        assert load(path, [word for word in rest if "=" in word])
+        load(path, [word for word in rest if "=" in word])
 
 
 @pytest.mark.parametrize(
