@@ -75,8 +75,8 @@ def evaluate(path: Path, config: Config | None = None) -> dict[str, Any]:
         scores = scores_of(
             config or trained.config, trained.workdir, trained.params, trained.tokenizer
         )
-    everything = scores.pop("all")
-    if not scores:
+    everything = scores.pop("all", None)
+    if everything is None:
         raise UserError(
             f"{trained.workdir.tokens}: no document is held apart to evaluate on; raise "
             "data.validation_fraction and give jaxlm tokenize CONFIG"

@@ -5,6 +5,7 @@ import json
 import logging
 import shutil
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
@@ -22,8 +23,11 @@ FORMAT = 1
 METADATA = "_CHECKPOINT_METADATA"  # where Orbax puts what it is given
 LARGEST_METADATA = 1 << 28
 
-# What Orbax logs of a failure it also raises, and a user is told in one line.
-logging.getLogger("absl").setLevel(logging.CRITICAL)
+# What Orbax logs of a failure it also raises, and a user is told in one line. It leaves tasks that
+# failed, or were not begun, to the garbage collector, which would tell of them as well.
+for _name in ("absl", "asyncio"):
+    logging.getLogger(_name).setLevel(logging.CRITICAL)
+warnings.filterwarnings("ignore", message="coroutine '.*' was never awaited")
 
 
 class DamagedError(UserError):

@@ -21,7 +21,10 @@ class Metrics:
             from tensorboardX import SummaryWriter  # an import of 0.2 s that not every run needs
 
             self._events = SummaryWriter(
-                str(workdir.path / "tensorboard"), purge_step=start + 1, flush_secs=10
+                str(workdir.path / "tensorboard"),
+                purge_step=start + 1,
+                flush_secs=10,
+                filename_suffix=f".{start}",  # the name's clock has seconds only
             )
 
     def write(self, record: dict[str, Any]) -> None:
