@@ -1,5 +1,6 @@
 """Which stages run again after which change, and what a stage that was stopped leaves."""
 
+import shutil
 from collections.abc import Callable
 from io import StringIO
 from pathlib import Path
@@ -27,6 +28,29 @@ def to_tokens(config: dict[str, Any]) -> list[str]:
         if "nothing changed" not in out.getvalue():
             worked.append(name)
     return worked
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("stages")
+
+
+@pytest.fixture
+def prepared(tiny: dict[str, Any], folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """`tiny` in the current folder, with the stages up to the tokens done."""
+    live, saved = folder / "live", folder / "saved"
+    text = Path(tiny["sources"][0]["path"])
+    tiny["workdir"], tiny["sources"][0]["path"] = "run", text.name
+    if not saved.exists():
+        live.mkdir()
+        monkeypatch.chdir(live)
+        text.rename(live / text.name)
+        assert to_tokens(tiny) == ["prepare", "tokenizer", "tokenize"]
+        shutil.copytree(live, saved)
+    shutil.rmtree(live)
+    shutil.copytree(saved, live)
+    monkeypatch.chdir(live)
+    return tiny
 
 
 def touch_source(config: dict[str, Any]) -> None:
@@ -61,34 +85,31 @@ def lose(name: str) -> Change:
         ),
     ],
 )
-def test_what_runs_again(tiny: dict[str, Any], change: Change, again: list[str]) -> None:
-    assert to_tokens(tiny) == ["prepare", "tokenizer", "tokenize"]
-    change(tiny)
-    assert to_tokens(tiny) == again
-    assert to_tokens(tiny) == []
+def test_what_runs_again(prepared: dict[str, Any], change: Change, again: list[str]) -> None:
+    change(prepared)
+    assert to_tokens(prepared) == again
+    assert to_tokens(prepared) == []
 
 
-def test_a_stage_that_was_stopped_runs_again(tiny: dict[str, Any]) -> None:
-    to_tokens(tiny)
-    workdir = Workdir(tiny["workdir"])
+def test_a_stage_that_was_stopped_runs_again(prepared: dict[str, Any]) -> None:
+    workdir = Workdir(prepared["workdir"])
     before = (workdir.corpus / "stats.json").read_bytes()
-    touch_source(tiny)
+    touch_source(prepared)
 
     class Interrupts(Terminal):
         def __call__(self, task: str, done: int, total: int | None, unit: str) -> None:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt), Interrupts(quiet=True) as show:
-        do(BY_NAME["prepare"], validate(tiny), workdir, show, again=False)
+        do(BY_NAME["prepare"], validate(prepared), workdir, show, again=False)
     assert (workdir.corpus / "stats.json").read_bytes() == before
-    assert to_tokens(tiny) == ["prepare", "tokenizer", "tokenize"]
+    assert to_tokens(prepared) == ["prepare", "tokenizer", "tokenize"]
 
 
-def test_a_stage_by_itself_is_done_again(tiny: dict[str, Any]) -> None:
-    to_tokens(tiny)
-    out, workdir = StringIO(), Workdir(tiny["workdir"])
+def test_a_stage_by_itself_is_done_again(prepared: dict[str, Any]) -> None:
+    out, workdir = StringIO(), Workdir(prepared["workdir"])
     with workdir.lock(), Terminal(stream=out) as show:
-        do(BY_NAME["tokenize"], validate(tiny), workdir, show, again=True)
+        do(BY_NAME["tokenize"], validate(prepared), workdir, show, again=True)
     assert "nothing changed" not in out.getvalue()
 
 
