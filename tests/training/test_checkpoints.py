@@ -17,7 +17,6 @@ from hypothesis import strategies as st
 from jaxlm.errors import UserError
 from jaxlm.parallel import make_mesh
 from jaxlm.training.checkpoints import (
-    Checkpoints,
     DamagedError,
     checkpoints_in,
     checksums,
@@ -123,7 +122,7 @@ def test_damage_in_any_file_is_seen_or_harmless(
         rng = random.Random(0)
         seen: dict[str, int] = {}
         for file in files:
-            large = (folder / "12" / file).stat().st_size > 20_000
+            large = "process_0/d/" in str(file)
             extra = [
                 partial(flip, place=rng.random(), bit=rng.randrange(8)) for _ in range(6 * large)
             ]
@@ -216,8 +215,6 @@ def test_reading_leaves_a_save_under_way_alone(copied: Path) -> None:
     under_way.mkdir()
     arrays_of(config_of(copied), 12)
     assert under_way.is_dir()
-    with Checkpoints(folder):
-        assert not under_way.exists(), "who writes next cleans up"
 
 
 def test_a_copied_folder_under_another_number_is_no_checkpoint(copied: Path) -> None:
