@@ -146,10 +146,10 @@ def test_damage_in_any_file_is_seen_or_harmless(
         assert count[f"{tree}/manifest.ocdbt"] == len(DAMAGES)
         indexes = [n for file, n in count.items() if file.startswith(f"{tree}/d/")]
         assert indexes == [len(DAMAGES)]
-        arrays = [n for file, n in count.items() if "process_0/d/" in file]
+        flips = [n for file, n in count.items() if "process_0/d/" in file]
         # a flip in an index that the last one replaced changes nothing
-        assert len(arrays) == 1
-        assert arrays[0] >= len(DAMAGES) + 2
+        assert len(flips) == 1
+        assert flips[0] >= len(DAMAGES) + 2
 
 
 def test_all_damaged_is_one_error(copied: Path) -> None:
