@@ -44,7 +44,8 @@ def shapes_of_state(config: Config) -> State:
 
 def shapes_of_params(config: Config) -> Decoder:
     """Shape, type and sharding of every parameter; nothing is computed."""
-    params = jax.eval_shape(_builder(config), jax.random.key(0))
+    # the key inside: a mesh of devices that are not there cannot hold one
+    params = jax.eval_shape(lambda: _builder(config)(jax.random.key(0)))
     return jax.tree.map(
         lambda s, sharding: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=sharding),
         params,
