@@ -10,6 +10,9 @@ from numpy.typing import NDArray
 
 from jaxlm.config.corpus import Source
 
+LANGUAGE = "<U8"
+"""NumPy's type of a column of language codes."""
+
 
 @dataclass(frozen=True)
 class Strings:
@@ -54,12 +57,33 @@ class Strings:
 
 @dataclass(frozen=True)
 class Documents:
-    """A batch of documents of one source. Texts are valid UTF-8; meta is a JSON object or empty."""
+    """A batch of documents of one source. Texts are valid UTF-8; meta is a JSON object or empty;
+    languages are ISO 639 codes, str [D]: the source's until the stage `language` has looked."""
 
     source: Source
     texts: Strings
     ids: Strings
     meta: Strings
+    languages: NDArray[np.str_]
+
+    @classmethod
+    def of(
+        cls,
+        source: Source,
+        texts: Iterable[bytes],
+        ids: Iterable[bytes] | None = None,
+        meta: Iterable[bytes] | None = None,
+    ) -> Self:
+        """Pack documents; without ids they are numbered, without meta they have none."""
+        packed = Strings.of(texts)
+        n = len(packed)
+        return cls(
+            source,
+            packed,
+            Strings.of(ids if ids is not None else (str(i).encode() for i in range(n))),
+            Strings.of(meta if meta is not None else [b""] * n),
+            np.full(n, source.language, LANGUAGE),
+        )
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -69,7 +93,11 @@ class Documents:
         if keep.all():
             return self
         return Documents(
-            self.source, self.texts.take(keep), self.ids.take(keep), self.meta.take(keep)
+            self.source,
+            self.texts.take(keep),
+            self.ids.take(keep),
+            self.meta.take(keep),
+            self.languages[keep],
         )
 
     def id(self, index: int) -> str:
@@ -88,15 +116,16 @@ class Documents:
             column: Strings = getattr(self, name)
             save_array(folder / f"{name}.npy", column.buffer)
             save_array(folder / f"{name}_offsets.npy", column.offsets)
+        save_array(folder / "languages.npy", self.languages)
 
     @classmethod
     def load(cls, source: Source, folder: Path) -> Self:
         """Map what `save` wrote; the pages are read when they are used."""
-        columns = (
+        texts, ids, meta = (
             Strings(load_array(folder / f"{name}.npy"), load_array(folder / f"{name}_offsets.npy"))
             for name in ("texts", "ids", "meta")
         )
-        return cls(source, *columns)
+        return cls(source, texts, ids, meta, load_array(folder / "languages.npy"))
 
 
 def save_array(path: Path, array: NDArray[Any]) -> None:

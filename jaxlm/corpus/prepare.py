@@ -24,7 +24,7 @@ from jaxlm.corpus.documents import Documents
 from jaxlm.corpus.executor import executor
 from jaxlm.corpus.ledger import Tally
 from jaxlm.corpus.listing import InputFile
-from jaxlm.corpus.stages import CHANGERS, DUPLICATES
+from jaxlm.corpus.stages import DUPLICATES, EDITORS
 from jaxlm.corpus.stages.duplicates import Batch
 from jaxlm.corpus.work import Result, Segment, Stored, process_batches, read_files, write_shard
 from jaxlm.errors import UserError
@@ -338,7 +338,7 @@ def _refuse_empty(tallies: dict[str, Tally]) -> None:
     problems = []
     for name, tally in tallies.items():
         if not tally.stages or list(tally.stages.values())[-1].documents == 0:
-            rules = [item for item in tally.rules.items() if item[0].split(".")[0] not in CHANGERS]
+            rules = [item for item in tally.rules.items() if item[0].split(".")[0] not in EDITORS]
             rules = sorted(rules, key=lambda item: -item[1].documents)[:3]
             why = ", ".join(f"{rule} took {size.documents}" for rule, size in rules)
             problems.append(

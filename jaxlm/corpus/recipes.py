@@ -10,7 +10,8 @@ from ruamel.yaml import YAML
 
 import jaxlm
 from jaxlm.config.base import Section
-from jaxlm.config.corpus import Format, Kind, Source
+from jaxlm.config.corpus import Format, Source
+from jaxlm.config.rules import Kind
 from jaxlm.errors import UserError
 
 

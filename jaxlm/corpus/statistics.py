@@ -11,7 +11,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from jaxlm.corpus.documents import Strings
+from jaxlm.corpus.documents import Documents, Strings
 
 type Ints = NDArray[np.int64]
 type Mask = NDArray[np.bool_]
@@ -186,8 +186,9 @@ def repeats(hashes: Hashes, documents: Ints) -> Mask:
 class Analysis:
     """What several rule sets need of the same texts, computed once and when first asked for."""
 
-    def __init__(self, texts: Strings) -> None:
-        self.texts = texts
+    def __init__(self, documents: Documents) -> None:
+        self.documents = documents
+        self.texts = documents.texts
 
     @cached_property
     def space(self) -> Mask:

@@ -5,19 +5,20 @@ import itertools
 import json
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from jaxlm.config.corpus import Prepare, Rules, Source
-from jaxlm.corpus.documents import Documents, Strings, load_array, save_array
+from jaxlm.config.corpus import Prepare, Source
+from jaxlm.config.rules import Rules
+from jaxlm.corpus.documents import Documents, load_array, save_array
 from jaxlm.corpus.ledger import Tally, entry
 from jaxlm.corpus.listing import InputFile
 from jaxlm.corpus.readers import Bad, Record, read
-from jaxlm.corpus.stages import CHANGERS, DUPLICATES, TAGGERS, decide
+from jaxlm.corpus.stages import DUPLICATES, EDITORS, TAGGERS, Failure, decide
 from jaxlm.corpus.statistics import Analysis
 
 
@@ -101,11 +102,11 @@ def read_files(
 
 
 def _pack(source: Source, records: list[Record]) -> Documents:
-    return Documents(
+    return Documents.of(
         source,
-        Strings.of(record.text for record in records),
-        Strings.of(record.id.encode() for record in records),
-        Strings.of(record.meta for record in records),
+        (record.text for record in records),
+        (record.id.encode() for record in records),
+        (record.meta for record in records),
     )
 
 
@@ -128,8 +129,8 @@ def _finish(
     if result.tally.stages.get("read") is not None:
         result.tally.stage("read", len(documents), int(documents.texts.offsets[-1]))
     for stages in _groups(segment.stages):
-        if stages[0] in CHANGERS:
-            documents = change(documents, stages[0], result.tally)
+        if stages[0] in EDITORS:
+            documents = edit(documents, stages[0], config, result.tally)
         else:
             documents = judge(documents, stages, config, result.tally)
     if not len(documents):
@@ -138,29 +139,37 @@ def _finish(
     folder.mkdir(parents=True)
     documents.save(folder)
     for stage in segment.duplicates:
-        for name, array in DUPLICATES[stage](config.dedup).signature(documents).items():
+        for name, array in DUPLICATES[stage](config.dedup).signature(documents, {}).items():
             save_array(folder / f"{stage}.{name}.npy", array)
     result.batches.append(Stored(documents.source, folder, np.ones(len(documents), np.bool_)))
 
 
 def _groups(stages: tuple[str, ...]) -> Iterator[list[str]]:
-    """Neighbouring taggers together, so that they share their analysis; changers alone."""
-    for changes, group in itertools.groupby(stages, lambda stage: stage in CHANGERS):
+    """Neighbouring taggers together, so that they share their analysis; editors alone."""
+    for edits, group in itertools.groupby(stages, lambda stage: stage in EDITORS):
         names = list(group)
-        yield from ([name] for name in names) if changes else [names]
+        yield from ([name] for name in names) if edits else [names]
 
 
-def change(documents: Documents, stage: str, tally: Tally) -> Documents:
-    """Rewrite texts; each rule that changed a document is in the ledger with the old beginning."""
-    texts, changes = CHANGERS[stage](documents.texts)
-    for index, hits in changes.items():
-        for rule, characters in hits.items():
-            tally.hit(documents, index, stage, rule, "change", characters, None)
-    keep = texts.lengths > 0
-    changed = Documents(documents.source, texts, documents.ids, documents.meta)
-    for index in map(int, np.flatnonzero(~keep)):
+def edit(documents: Documents, stage: str, config: Prepare, tally: Tally) -> Documents:
+    """Tag, decide and rewrite; each rule that changed a document is in the ledger."""
+    section = rules(config, stage, documents.source)
+    if section is None:
+        return documents
+    edited = EDITORS[stage](Analysis(documents), section)
+    failures = decide(section, edited.tags)
+    keep = ~np.any([np.zeros(len(documents), np.bool_), *(f.failed for f in failures)], axis=0)
+    changes = edited.changes
+    for index, name in sorted(
+        set(zip(changes.document.tolist(), changes.name.tolist(), strict=True))
+    ):
+        pieces = (changes.document == index) & (changes.name == name)
+        tally.hit(documents, index, stage, changes.names[name], "change", int(pieces.sum()), None)
+    _drop(documents, stage, failures, ~keep, tally)
+    for index in map(int, np.flatnonzero((edited.texts.lengths == 0) & keep)):
         tally.hit(documents, index, stage, "empty", "drop", 0, None)
-    changed = changed.take(keep)
+    keep &= edited.texts.lengths > 0
+    changed = replace(documents, texts=edited.texts).take(keep)
     tally.stage(stage, len(changed), int(changed.texts.offsets[-1]))
     return changed
 
@@ -171,29 +180,44 @@ def judge(documents: Documents, stages: list[str], config: Prepare, tally: Tally
     A document falls at the first set that it fails; every rule of that set which it fails is
     counted and has a line in the ledger.
     """
-    analysis = Analysis(documents.texts)
-    tags = {stage: TAGGERS[stage](analysis) for stage in stages}
+    analysis = Analysis(documents)
     alive = np.ones(len(documents), np.bool_)
     for stage in stages:
-        failures = decide(rules(config, stage), tags[stage], documents.source)
-        dropped = np.zeros(len(documents), np.bool_)
-        for failure in failures:
-            dropped |= failure.failed
-        for index in map(int, np.flatnonzero(dropped & alive)):
-            for failure in failures:
-                if failure.failed[index]:
-                    tally.hit(documents, index, stage, failure.rule, "drop",
-                              _number(failure.values[index]), failure.threshold)  # fmt: skip
-        alive &= ~dropped
+        section = rules(config, stage, documents.source)
+        if section is not None:
+            failures = decide(section, TAGGERS[stage](analysis, section))
+            dropped = np.any([~alive & alive, *(f.failed for f in failures)], axis=0)
+            _drop(documents, stage, failures, dropped & alive, tally)
+            alive &= ~dropped
         tally.stage(stage, int(alive.sum()), int(documents.texts.lengths[alive].sum()))
     return documents.take(alive)
 
 
-def rules(config: Prepare, stage: str) -> Rules:
-    """The section of a rule set: quality.gopher -> config.quality.gopher."""
-    section, name = stage.split(".")
-    found = getattr(getattr(config, section), name)
+def _drop(
+    documents: Documents,
+    stage: str,
+    failures: list[Failure],
+    dropped: NDArray[np.bool_],
+    tally: Tally,
+) -> None:
+    for index in map(int, np.flatnonzero(dropped)):
+        for failure in failures:
+            if failure.failed[index]:
+                tally.hit(documents, index, stage, failure.rule, "drop",
+                          _number(failure.values[index]), failure.threshold)  # fmt: skip
+
+
+def rules(config: Prepare, stage: str, source: Source) -> Rules | None:
+    """The section of a stage (quality.gopher -> config.quality.gopher); None where it does not
+    judge documents of this kind and language."""
+    found: Any = config
+    for name in stage.split("."):
+        found = getattr(found, name)
     assert isinstance(found, Rules)
+    if source.kind not in found.kinds:
+        return None
+    if found.languages and source.language not in found.languages:
+        return None
     return found
 
 

@@ -31,7 +31,7 @@ def test_replace_exchanges_strings_also_for_an_empty_one() -> None:
 
 def test_documents_come_back_from_disk(tmp_path: Path) -> None:
     texts, ids, meta = [b"one", "zw\u00f6lf".encode(), b""], [b"1", b"2", b"3"], [b"", b"{}", b""]
-    Documents(SOURCE, Strings.of(texts), Strings.of(ids), Strings.of(meta)).save(tmp_path)
+    Documents.of(SOURCE, texts, ids, meta).save(tmp_path)
     back = Documents.load(SOURCE, tmp_path)
     assert [back.texts[i] for i in range(3)] == texts
     assert [back.id(i) for i in range(3)] == ["1", "2", "3"]
@@ -39,5 +39,5 @@ def test_documents_come_back_from_disk(tmp_path: Path) -> None:
 
 
 def test_an_excerpt_is_cut_between_characters() -> None:
-    documents = Documents(SOURCE, Strings.of(["\u00e9".encode() * 500]), *[Strings.of([b""])] * 2)
+    documents = Documents.of(SOURCE, ["\u00e9".encode() * 500])
     assert documents.excerpt(0) == "\u00e9" * 300

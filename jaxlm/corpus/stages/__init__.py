@@ -1,16 +1,28 @@
-"""What happens to documents, by three kinds of stage.
+"""What happens to documents, by three kinds of stage. Each has a section of the config.
 
-- A tagger (`TAGGERS`) is a pure function from texts to attributes: one number a document for every
-  rule of its set. `decide` then compares them with the thresholds of the config. Adding a rule set
-  is a section of min_/max_ fields in the config and a tagger here.
-- A changer (`CHANGERS`) rewrites texts.
+- A tagger (`TAGGERS`) gives attributes: one number a document for every rule of its set. `decide`
+  then compares them with the thresholds of its section. Taggers that follow each other see the
+  same documents, also those that one of them drops, and share what they compute of them.
+- An editor (`EDITORS`) may also rewrite texts. It sees the documents that are left and runs alone,
+  as what is costly does too.
 - A `Duplicates` stage compares documents with all that came before them: workers compute a
   signature of each document, one process resolves the signatures in the order of the corpus.
 """
 
+from jaxlm.corpus.stages.base import Changes, Edit, Tags
 from jaxlm.corpus.stages.decide import Failure, decide
 from jaxlm.corpus.stages.duplicates import DUPLICATES, Duplicate
 from jaxlm.corpus.stages.quality import TAGGERS
-from jaxlm.corpus.stages.unicode import CHANGERS
+from jaxlm.corpus.stages.unicode import EDITORS
 
-__all__ = ["CHANGERS", "DUPLICATES", "TAGGERS", "Duplicate", "Failure", "decide"]
+__all__ = [
+    "DUPLICATES",
+    "EDITORS",
+    "TAGGERS",
+    "Changes",
+    "Duplicate",
+    "Edit",
+    "Failure",
+    "Tags",
+    "decide",
+]

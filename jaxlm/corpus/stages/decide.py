@@ -5,10 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from jaxlm.config.corpus import Rules, Source
-
-type Tags = dict[str, NDArray[np.float64]]
-"""Attribute -> its value for each document, float64 [D]."""
+from jaxlm.config.rules import Rules
+from jaxlm.corpus.stages.base import Tags
 
 
 @dataclass(frozen=True)
@@ -21,12 +19,12 @@ class Failure:
     failed: NDArray[np.bool_]
 
 
-def decide(rules: Rules, tags: Tags, source: Source) -> list[Failure]:
-    """Every rule of a set applied to a batch; none where the set does not judge this source."""
-    if source.kind not in rules.kinds:
-        return []
-    if rules.languages and source.language not in rules.languages:
-        return []
+def decide(rules: Rules, tags: Tags) -> list[Failure]:
+    """Every rule of a set applied to a batch, in the order of its section.
+
+    A field min_X fails documents whose attribute X is below it, max_X those above it; an
+    attribute that is NaN fails neither.
+    """
     out = []
     for rule in type(rules).model_fields:
         bound, _, attribute = rule.partition("_")

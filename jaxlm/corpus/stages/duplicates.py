@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from jaxlm.config.corpus import Dedup, MinHash
+from jaxlm.config.dedup import Dedup, MinHash
 from jaxlm.corpus import statistics as st
 from jaxlm.corpus.documents import Documents, Strings
+from jaxlm.corpus.stages.base import Tags
 
 type Signature = dict[str, NDArray[Any]]
 
@@ -48,7 +49,7 @@ class Ids:
     def __init__(self, config: Dedup) -> None:
         pass
 
-    def signature(self, documents: Documents) -> Signature:
+    def signature(self, documents: Documents, tags: Tags) -> Signature:
         """keys: 128-bit hashes of source and id, uint64 [D, 2]."""
         prefix = documents.source.name.encode() + b"\0"
         return {"keys": _keys(prefix + documents.ids[i] for i in range(len(documents)))}
@@ -64,7 +65,7 @@ class Exact:
     def __init__(self, config: Dedup) -> None:
         pass
 
-    def signature(self, documents: Documents) -> Signature:
+    def signature(self, documents: Documents, tags: Tags) -> Signature:
         """keys: 128-bit hashes of the normalised texts, uint64 [D, 2]."""
         texts = documents.texts
         return {
@@ -93,7 +94,7 @@ class NearDuplicates:
         blank = Sketch(self.config.permutations, scheme=self.scheme)
         self.multiplier, self.increment = blank.permutations
 
-    def signature(self, documents: Documents) -> Signature:
+    def signature(self, documents: Documents, tags: Tags) -> Signature:
         """sketch: MinHash values, uint32 [D, permutations]; shingles: each document's sorted
         distinct 64-bit hashes, uint64, one after another; first: int64 [D + 1] into them."""
         hashes, first = shingles(documents.texts, self.config.ngram)

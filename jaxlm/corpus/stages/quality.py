@@ -5,8 +5,9 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from jaxlm.config.rules import Rules
 from jaxlm.corpus import statistics as st
-from jaxlm.corpus.stages.decide import Tags
+from jaxlm.corpus.stages.base import Tags
 from jaxlm.corpus.statistics import Analysis, Ints, Mask
 
 STOP_WORDS = ("the", "be", "to", "of", "and", "that", "have", "with")
@@ -19,12 +20,12 @@ _ALPHANUMERIC = _LETTER.copy()
 _ALPHANUMERIC[0x30:0x3A] = True
 
 
-def length(texts: Analysis) -> Tags:
+def length(texts: Analysis, rules: Rules) -> Tags:
     """Size: bytes."""
     return {"bytes": texts.texts.lengths.astype(np.float64)}
 
 
-def gopher(texts: Analysis) -> Tags:
+def gopher(texts: Analysis, rules: Rules) -> Tags:
     """Attributes of Gopher's quality rules; a ratio in an empty document is 0."""
     buffer, offsets = texts.texts.buffer, texts.texts.offsets
     words, lines = texts.words, texts.lines
@@ -48,7 +49,7 @@ def gopher(texts: Analysis) -> Tags:
     }
 
 
-def repetition(texts: Analysis) -> Tags:
+def repetition(texts: Analysis, rules: Rules) -> Tags:
     """Shares of lines and paragraphs that came before in the same document."""
     out: Tags = {}
     for name, spans in (("line", texts.lines), ("paragraph", texts.paragraphs)):
@@ -61,7 +62,7 @@ def repetition(texts: Analysis) -> Tags:
     return out
 
 
-def code(texts: Analysis) -> Tags:
+def code(texts: Analysis, rules: Rules) -> Tags:
     """Line lengths in characters and the share of letters and digits, white space included."""
     buffer, offsets = texts.texts.buffer, texts.texts.offsets
     lines = st.runs(buffer != 10, offsets)
@@ -80,7 +81,7 @@ def code(texts: Analysis) -> Tags:
     }
 
 
-TAGGERS: dict[str, Callable[[Analysis], Tags]] = {
+TAGGERS: dict[str, Callable[[Analysis, Rules], Tags]] = {
     "quality.length": length,
     "quality.gopher": gopher,
     "quality.repetition": repetition,

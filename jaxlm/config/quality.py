@@ -1,0 +1,88 @@
+"""The section `prepare.quality`: rule sets that judge a document by its own text."""
+
+from pydantic import NonNegativeFloat, NonNegativeInt
+
+from jaxlm.config.base import Section
+from jaxlm.config.rules import PROSE, Kind, Rules, Share
+
+
+class Length(Rules):
+    """Size of a document."""
+
+    min_bytes: NonNegativeInt | None = 50
+    """UTF-8 bytes, at least."""
+    max_bytes: NonNegativeInt | None = None
+    """UTF-8 bytes, at most."""
+
+
+class Gopher(Rules):
+    """Gopher's quality rules (Rae et al. 2021, arXiv:2112.11446, appendix A.1).
+
+    Words are separated by white space.
+    """
+
+    kinds: tuple[Kind, ...] = PROSE
+    """Kinds of source that are judged."""
+    languages: tuple[str, ...] = ("en",)
+    """Languages that are judged; empty: all."""
+    min_words: NonNegativeInt | None = 50
+    """Words, at least."""
+    max_words: NonNegativeInt | None = 100_000
+    """Words, at most."""
+    min_mean_word_length: NonNegativeFloat | None = 3.0
+    """Mean characters a word, at least."""
+    max_mean_word_length: NonNegativeFloat | None = 10.0
+    """Mean characters a word, at most."""
+    max_hash_ratio: NonNegativeFloat | None = 0.1
+    """Characters # a word, at most."""
+    max_ellipsis_ratio: NonNegativeFloat | None = 0.1
+    """Ellipses (... or …) a word, at most."""
+    max_bullet_lines: Share | None = 0.9
+    """Share of non-blank lines that begin with a bullet (• - *), at most."""
+    max_ellipsis_lines: Share | None = 0.3
+    """Share of non-blank lines that end in an ellipsis, at most."""
+    min_alphabetic_words: Share | None = 0.8
+    """Share of words with at least one letter, at least."""
+    min_stop_words: NonNegativeInt | None = 2
+    """How many of the, be, to, of, and, that, have, with occur, at least."""
+
+
+class Repetition(Rules):
+    """Gopher's repetition rules for whole lines and paragraphs (the same paper, table A1)."""
+
+    kinds: tuple[Kind, ...] = PROSE
+    """Kinds of source that are judged."""
+    max_duplicate_lines: Share | None = 0.30
+    """Share of non-blank lines that occurred before in the document, at most."""
+    max_duplicate_line_bytes: Share | None = 0.20
+    """Share of the bytes of non-blank lines that are in such lines, at most."""
+    max_duplicate_paragraphs: Share | None = 0.30
+    """Share of paragraphs that occurred before in the document, at most."""
+    max_duplicate_paragraph_bytes: Share | None = 0.20
+    """Share of the bytes of paragraphs that are in such paragraphs, at most."""
+
+
+class Code(Rules):
+    """Rules for source files (Chen et al. 2021, arXiv:2107.03374; StarCoder, arXiv:2305.06161)."""
+
+    kinds: tuple[Kind, ...] = ("code",)
+    """Kinds of source that are judged."""
+    max_mean_line_length: NonNegativeFloat | None = 100.0
+    """Mean characters a line, at most."""
+    max_line_length: NonNegativeInt | None = 1000
+    """Characters of the longest line, at most."""
+    min_alphanumeric_share: Share | None = 0.25
+    """Share of characters that are letters or digits, at least."""
+
+
+class Quality(Section):
+    """Rule sets that judge a document by its own text."""
+
+    length: Length = Length()
+    """Size of a document."""
+    gopher: Gopher = Gopher()
+    """Words, symbols and lines of prose."""
+    repetition: Repetition = Repetition()
+    """Lines and paragraphs that occur more than once in a document."""
+    code: Code = Code()
+    """Source files."""
