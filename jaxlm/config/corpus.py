@@ -1,14 +1,15 @@
 """The sections `sources` and `prepare`: where raw text comes from and how it is cleaned."""
 
 import re
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, get_args
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from jaxlm.config.base import Section
 from jaxlm.config.dedup import Dedup
 from jaxlm.config.quality import Quality
-from jaxlm.config.rules import Kind
+from jaxlm.config.routes import Route, with_value
+from jaxlm.config.rules import Kind, Rules
 from jaxlm.config.text import Unicode
 
 Format = Literal["auto", "text", "jsonl", "json", "parquet", "html", "pydoc", "metadata"]
@@ -87,10 +88,11 @@ class Limits(Section):
 class Prepare(Section):
     """How raw text becomes the corpus."""
 
-    executor: Literal["local"] = "local"
-    """Where the work runs: processes of this machine."""
+    executor: Literal["local", "ray"] = "local"
+    """Where the work runs: processes of this machine, or tasks of a Ray cluster (the one at
+    RAY_ADDRESS, else one on this machine) whose machines share the workdir and the inputs."""
     workers: PositiveInt | None = None
-    """Processes; null: one a core. The output does not depend on it."""
+    """Tasks at a time; null: one a core. The output does not depend on it."""
     stages: tuple[Stage, ...] = (
         "unicode",
         "quality.length",
@@ -101,6 +103,8 @@ class Prepare(Section):
         "dedup.minhash",
     )
     """What is done, in this order; a stage that is left out is off."""
+    routes: tuple[Route, ...] = ()
+    """Exceptions for some sources, kinds and languages; a later one wins over an earlier."""
     limits: Limits = Limits()
     """What a reader refuses."""
     unicode: Unicode = Unicode()
@@ -118,4 +122,40 @@ class Prepare(Section):
     def _check(self) -> Self:
         if len(set(self.stages)) < len(self.stages):
             raise ValueError("prepare.stages names a stage twice")
+        for number, route in enumerate(self.routes):
+            # documents that are compared with each other cannot go different ways
+            stages = [stage for stage in get_args(Stage) if not stage.startswith("dedup.")]
+            if unknown := sorted(set(route.skip) - set(stages)):
+                raise ValueError(
+                    f"routes.{number}.skip: {unknown[0]!r} is not one of {', '.join(stages)}"
+                )
+            for key, value in route.set.items():
+                if not key.startswith(tuple(f"{stage}." for stage in stages)):
+                    raise ValueError(
+                        f"routes.{number}.set: {key!r} does not begin with one of "
+                        f"{', '.join(stages)}"
+                    )
+                try:
+                    with_value(self, key, value)
+                except ValueError as error:
+                    raise ValueError(f"routes.{number}.set: {key}: {error}") from None
         return self
+
+    def section(self, stage: str, source: Source, language: str) -> Rules | None:
+        """The section of a stage (quality.gopher -> self.quality.gopher) for a document of this
+        source and language, None where the stage does not judge it."""
+        config = self
+        for route in self.routes:
+            if route.matches(source.name, source.kind, language):
+                if stage in route.skip:
+                    return None
+                for key, value in route.set.items():
+                    if key.startswith(f"{stage}."):
+                        config = with_value(config, key, value)
+        found: object = config
+        for name in stage.split("."):
+            found = getattr(found, name)
+        assert isinstance(found, Rules)
+        if source.kind not in found.kinds or (found.languages and language not in found.languages):
+            return None
+        return found

@@ -100,6 +100,12 @@ class Documents:
             self.languages[keep],
         )
 
+    def at(self, where: NDArray[np.int64]) -> "Documents":
+        """The documents at these rising indexes."""
+        keep = np.zeros(len(self), np.bool_)
+        keep[where] = True
+        return self.take(keep)
+
     def id(self, index: int) -> str:
         """The id of one document."""
         return self.ids[index].decode()
@@ -109,6 +115,13 @@ class Documents:
         start, end = self.texts.offsets[index : index + 2]
         head = self.texts.buffer[start : min(end, start + 4 * characters)].tobytes()
         return head.decode(errors="ignore")[:characters]
+
+    def characters(self, index: int, spans: list[tuple[int, int]]) -> list[tuple[int, int]]:
+        """Spans of one text, given in bytes, in characters."""
+        start, end = self.texts.offsets[index : index + 2]
+        before = np.cumsum((self.texts.buffer[start:end] & 0xC0) != 0x80)
+        places = np.concatenate([np.zeros(1, np.int64), before])
+        return [(int(places[a]), int(places[b])) for a, b in spans]
 
     def save(self, folder: Path) -> None:
         """Write the columns as .npy files that `load` maps into memory."""

@@ -3,30 +3,39 @@
 The corpus is cut into segments at the stages that compare documents with each other. Within a
 segment workers take batches of documents independently; their results are taken in the order of
 the sources and files, so that the output does not depend on how many workers there are.
+
+All work is in tasks that leave their results in WORKDIR/corpus.work, so that a preparation which
+was killed goes on where it was. That folder goes when the corpus is whole.
 """
 
+import contextlib
 import errno
-import itertools
+import hashlib
+import json
 import shutil
 import time
-from collections import deque
-from collections.abc import Callable, Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future
 from concurrent.futures.process import BrokenProcessPool
 from functools import lru_cache, partial
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
+
+import numpy as np
 
 from jaxlm.config import Config
 from jaxlm.config.corpus import Prepare, Source
-from jaxlm.corpus import listing, recipes
-from jaxlm.corpus.documents import Documents
-from jaxlm.corpus.executor import executor
-from jaxlm.corpus.ledger import Tally
+from jaxlm.corpus import examples, listing, recipes
+from jaxlm.corpus.documents import Documents, load_array, save_array
+from jaxlm.corpus.executor import executor, in_order
+from jaxlm.corpus.ledger import Tally, number
 from jaxlm.corpus.listing import InputFile
-from jaxlm.corpus.stages import DUPLICATES, EDITORS
-from jaxlm.corpus.stages.duplicates import Batch
-from jaxlm.corpus.work import Result, Segment, Stored, process_batches, read_files, write_shard
+from jaxlm.corpus.stages import DUPLICATES
+from jaxlm.corpus.stages.duplicates import Batch, Duplicate
+from jaxlm.corpus.tags import merge_tags
+from jaxlm.corpus.work import Result, Segment, Stored, once, process_batch, read_files, write_shard
 from jaxlm.errors import UserError
 from jaxlm.workdir import Progress, Workdir, write_json
 
@@ -45,13 +54,21 @@ def inputs(config: Config) -> list[dict[str, Any]]:
 def prepare(config: Config, workdir: Workdir, progress: Progress) -> None:
     """Read, clean and deduplicate all sources into workdir.corpus.
 
-    Writes documents/SOURCE-NNNNN.jsonl.zst, ledger.jsonl.zst and stats.json. Raises UserError,
-    with the earlier corpus left as it was, when an input is missing or broken, when nothing is
-    left of a source, and when the disk is full.
+    Writes documents/SOURCE-NNNNN.jsonl.zst, ledger.jsonl.zst, tags/, examples.jsonl.zst,
+    stats.json, timings.json and config.json. What an earlier call with the same config and inputs
+    did before it was killed is not done again. Raises UserError, with the earlier corpus left as
+    it was, when an input is missing, when nothing is left of a source, and when the disk is full.
     """
     try:
-        with workdir.replace_dir("corpus") as folder:
-            _prepare(config, folder, progress)
+        sources = _sources(config)
+        with (
+            _same_work(config, sources, workdir.path / "corpus.work") as work,
+            executor(config.prepare) as (pool, workers),
+        ):
+            run = _Run(config.prepare, sources, pool, 2 * workers, work, progress)
+            run.segments()
+            with workdir.replace_dir("corpus") as folder:
+                run.finish(folder)
     except OSError as error:
         if error.errno in FULL_DISK:
             raise UserError(
@@ -69,61 +86,37 @@ def prepare(config: Config, workdir: Workdir, progress: Progress) -> None:
         ) from None
 
 
-def _prepare(config: Config, folder: Path, progress: Progress) -> None:
-    import zstandard
+@contextlib.contextmanager
+def _same_work(
+    config: Config, sources: list[tuple[Source, list[InputFile]]], folder: Path
+) -> Iterator[Path]:
+    """The folder of the tasks: as it was left when config and inputs are the same, else empty.
 
-    begin = time.monotonic()
-    sources = _sources(config)
-    tallies = {source.name: Tally() for source, _ in sources}
-    work = folder / "work"
-    with (
-        open(folder / "ledger.jsonl.zst", "wb") as ledger_file,
-        zstandard.ZstdCompressor(level=3, write_checksum=True).stream_writer(
-            ledger_file, closefd=False
-        ) as ledger,
-        executor(config.prepare) as (pool, workers),
-    ):
-        run = _Run(config.prepare, pool, 2 * workers, tallies, ledger, progress)
-        batches: list[Stored] = []
-        for number, segment in enumerate(segments(config.prepare.stages)):
-            here = work / str(number)
-            if number == 0:
-                batches = run.read(sources, segment, here)
-            else:
-                batches = run.process(batches, segment, here)
-                shutil.rmtree(work / str(number - 1))
-            for stage in segment.duplicates:
-                run.compare(batches, stage)
-        _refuse_empty(tallies)
-        shards = run.write(batches, folder)
-    shutil.rmtree(work)
-    limits = {source.name: source.max_bytes for source, _ in sources if source.max_bytes}
-    write_json(
-        folder / "stats.json",
-        {
-            "sources": {
-                source.name: {
-                    "kind": source.kind,
-                    "language": source.language,
-                    "recipe": source.recipe,
-                    "files": len(files),
-                    "max_bytes": limits.get(source.name),
-                    "cut_at_max_bytes": source.name in run.full,
-                    "stages": [
-                        {"stage": name, "documents": size.documents, "bytes": size.bytes}
-                        for name, size in tallies[source.name].stages.items()
-                    ],
-                    "rules": {
-                        name: {"documents": size.documents, "bytes": size.bytes}
-                        for name, size in sorted(tallies[source.name].rules.items())
-                    },
-                }
-                for source, files in sources
-            },
-            "shards": shards,
-            "seconds": round(time.monotonic() - begin, 3),
-        },
-    )
+    It goes when the block ends, well or with an error that the same call would meet again; it
+    stays when the process is killed or interrupted.
+    """
+    depends = {
+        "version": version("jaxlm"),
+        "prepare": config.prepare.model_dump(mode="json", exclude={"executor", "workers"}),
+        "sources": [
+            (source.model_dump(mode="json"), [(f.path, f.size, f.stamp) for f in files])
+            for source, files in sources
+        ],
+    }
+    stamp = hashlib.sha256(json.dumps(depends).encode()).hexdigest()
+    mark = folder / "inputs.json"
+    if not mark.exists() or json.loads(mark.read_text()) != stamp:
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        write_json(mark, stamp)
+    try:
+        yield folder
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    shutil.rmtree(folder)
 
 
 def _sources(config: Config) -> list[tuple[Source, list[InputFile]]]:
@@ -143,69 +136,144 @@ def _sources(config: Config) -> list[tuple[Source, list[InputFile]]]:
 
 
 def segments(stages: tuple[str, ...]) -> list[Segment]:
-    """Cut a list of stages after each group of comparing ones. Ids are compared first of all."""
+    """Cut a list of stages after each group of comparing ones, and after each that cuts texts.
+    Ids are compared first of all."""
     out: list[Segment] = []
     plain: list[str] = []
     comparing: list[str] = []
+
+    def end() -> None:
+        out.append(Segment(tuple(plain), tuple(comparing)))
+        plain.clear()
+        comparing.clear()
+
     for stage in stages:
-        if stage in DUPLICATES:
-            comparing.append(stage)
+        if stage not in DUPLICATES:
+            if comparing:
+                end()
+            plain.append(stage)
             continue
-        if comparing:
-            out.append(Segment(tuple(plain), tuple(comparing)))
-            plain, comparing = [], []
-        plain.append(stage)
-    out.append(Segment(tuple(plain), tuple(comparing)))
+        comparing.append(stage)
+        if DUPLICATES[stage].cuts:
+            end()
+    if plain or comparing or not out or DUPLICATES[out[-1].duplicates[-1]].cuts:
+        end()
     out[0] = Segment(out[0].stages, ("ids", *out[0].duplicates))
     return out
 
 
 class _Run:
-    """The state of one preparation: workers, tallies and the open ledger."""
+    """The state of one preparation: workers, tallies, and the batches that are left."""
 
     def __init__(
         self,
         config: Prepare,
+        sources: list[tuple[Source, list[InputFile]]],
         pool: Executor,
         window: int,
-        tallies: dict[str, Tally],
-        ledger: BinaryIO,
+        work: Path,
         progress: Progress,
     ) -> None:
-        self.config, self.pool, self.window = config, pool, window
-        self.tallies, self.ledger, self.progress = tallies, ledger, progress
+        self.config, self.sources = config, sources
+        self.pool, self.window, self.work, self.progress = pool, window, work, progress
+        self.tallies = {source.name: Tally() for source, _ in sources}
+        self.begin = time.monotonic()
         self.full: set[str] = set()
         """Sources that reached their max_bytes."""
+        self.batches: list[Stored] = []
+        self.ledgers: list[Path] = []
+        self.found: dict[tuple[int, int], dict[str, list[tuple[int, Path]]]] = defaultdict(
+            lambda: defaultdict(list)
+        )
+        """Segment and group of stages in it -> source -> batches that it saw: root and folder."""
 
-    def read(
-        self, sources: list[tuple[Source, list[InputFile]]], segment: Segment, folder: Path
-    ) -> list[Stored]:
+    def segments(self) -> None:
+        """Do all stages."""
+        cut_by: str | None = None
+        for n, segment in enumerate(segments(self.config.stages)):
+            here = self.work / f"segment-{n}"
+            if n == 0:
+                self.batches = list(self._read(segment, here))
+            else:
+                before = self.batches
+                self.batches = list(self._process(n, segment, here, cut_by))
+                _forget(before)
+            for stage in segment.duplicates:
+                self._compare(stage, here / stage)
+            cut_by = segment.duplicates[-1] if segment.duplicates else None
+        _refuse_empty(self.tallies)
+
+    def finish(self, folder: Path) -> None:
+        """Write all that the corpus consists of."""
+        shards = self._write_shards(folder)
+        _join(self.ledgers, folder / "ledger.jsonl.zst")
+        self._write_tags(folder)
+        limits = {source.name: source.max_bytes for source, _ in self.sources if source.max_bytes}
+        config = {
+            "prepare": self.config.model_dump(mode="json"),
+            "sources": [source.model_dump(mode="json") for source, _ in self.sources],
+        }
+        write_json(folder / "config.json", config)
+        timings = {
+            "seconds": round(time.monotonic() - self.begin, 3),
+            "cpu_seconds": {
+                name: {stage: round(seconds, 3) for stage, seconds in tally.seconds.items()}
+                for name, tally in self.tallies.items()
+            },
+        }
+        write_json(folder / "timings.json", timings)
+        write_json(
+            folder / "stats.json",
+            {
+                "sources": {
+                    source.name: {
+                        "kind": source.kind,
+                        "language": source.language,
+                        "recipe": source.recipe,
+                        "files": len(files),
+                        "max_bytes": limits.get(source.name),
+                        "cut_at_max_bytes": source.name in self.full,
+                        "stages": [
+                            {"stage": name, "documents": size.documents, "bytes": size.bytes}
+                            for name, size in self.tallies[source.name].stages.items()
+                        ],
+                        "rules": self.tallies[source.name].to_json()["rules"],
+                    }
+                    for source, files in self.sources
+                },
+                "shards": shards,
+            },
+        )
+
+    def _read(self, segment: Segment, folder: Path) -> Iterator[Stored]:
         """Read all sources and run the first segment."""
-        left = {source.name: source.max_bytes for source, _ in sources}
+        root = 0
+        left = {source.name: source.max_bytes for source, _ in self.sources}
         total = sum(
             min(sum(file.size for file in files), source.max_bytes or 1 << 62)
-            for source, files in sources
+            for source, files in self.sources
         )
         seen = 0
-        self.progress("read", 0, total, "B")
-        batches: list[Stored] = []
+        title = _title("read", segment)
+        self.progress(title, 0, total, "B")
 
         def tasks() -> Iterator[tuple[Source, tuple[InputFile, ...], Path]]:
-            number = 0
-            for source, files in sources:
+            count = 0
+            for source, files in self.sources:
                 for group in _grouped(files, self.config.batch_bytes):
                     if source.name in self.full:
                         break
-                    yield source, group, folder / f"{number:07d}"
-                    number += 1
+                    yield source, group, folder / f"{count:07d}"
+                    count += 1
 
         def submit(task: tuple[Source, tuple[InputFile, ...], Path]) -> Future[Result]:
             source, group, place = task
+            budget = left[source.name]
             return self.pool.submit(
-                read_files, source, group, left[source.name], segment, self.config, place
+                once, read_files, place, source, group, budget, segment, self.config
             )
 
-        for (source, group, place), future in self._in_order(tasks(), submit):
+        for (source, group, place), future in in_order(tasks(), submit, self.window):
             budget = left[source.name]
             if source.name in self.full:
                 future.cancel()
@@ -215,110 +283,212 @@ class _Run:
                 if result.read_bytes > budget:
                     # it was started when more was left: read it again with what is left now
                     again = place.with_name(f"{place.name}-cut")
-                    result = self.pool.submit(
-                        read_files, source, group, budget, segment, self.config, again
-                    ).result()
+                    result = submit((source, group, again)).result()
                 left[source.name] = budget - result.read_bytes
                 if result.full:
                     self.full.add(source.name)
-            self._take(source, result)
-            batches += result.batches
+            yield from self._take(source, result, 0, root)
+            root += len(result.batches)
             seen += sum(file.size for file in group) if budget is None else result.read_bytes
-            self.progress("read", min(seen, total), total, "B")
-        self.progress("read", total, total, "B")
-        return batches
+            self.progress(title, min(seen, total), total, "B")
+        self.progress(title, total, total, "B")
 
-    def process(self, batches: list[Stored], segment: Segment, folder: Path) -> list[Stored]:
+    def _process(
+        self, n: int, segment: Segment, folder: Path, cut_by: str | None
+    ) -> Iterator[Stored]:
         """Run a later segment."""
-        out: list[Stored] = []
-        done, total = 0, sum(int(batch.keep.sum()) for batch in batches)
+        done, total = 0, sum(batch.kept_bytes() for batch in self.batches)
+        title = _title("cut" if cut_by else "", segment)
 
         def submit(task: tuple[int, Stored]) -> Future[Result]:
-            number, batch = task
-            place = folder / f"{number:07d}"
-            return self.pool.submit(process_batches, [batch], segment, self.config, place)
+            place, batch = folder / f"{task[0]:07d}", task[1]
+            return self.pool.submit(once, process_batch, place, batch, cut_by, segment, self.config)
 
-        for (_, batch), future in self._in_order(enumerate(batches), submit):
-            result = future.result()
-            self._take(batch.source, result)
-            out += result.batches
-            done += int(batch.keep.sum())
-            self.progress(", ".join(segment.stages), done, total, "documents")
-        return out
+        for (_, batch), future in in_order(enumerate(self.batches), submit, self.window):
+            yield from self._take(batch.source, future.result(), n, batch.root)
+            done += batch.kept_bytes()
+            self.progress(title, done, total, "B")
 
-    def compare(self, batches: list[Stored], stage: str) -> None:
-        """Drop documents that repeat earlier ones, and write each into the ledger."""
-        views = [Batch(batch.keep, partial(batch.signature, stage)) for batch in batches]
-        before = [0, *itertools.accumulate(int(batch.keep.sum()) for batch in batches)]
+    def _take(self, source: Source, result: Result, n: int, root: int) -> Iterator[Stored]:
+        """Note what a task of segment n made, and yield the batches with something in them."""
+        self.tallies[source.name].merge(result.tally)
+        self.ledgers += result.ledgers()
+        for count, (name, documents) in enumerate(result.batches):
+            folder = result.folder / name
+            for path in folder.glob("tags-*.parquet"):
+                k = int(path.stem.removeprefix("tags-"))
+                self.found[n, k][source.name].append((root + count, folder))
+            if documents:
+                yield Stored(source, folder, root + count, np.ones(documents, np.bool_))
+
+    def _compare(self, stage: str, folder: Path) -> None:
+        """Drop documents that repeat earlier ones and cut out what does, each into the ledger."""
+        if not (folder / "result.json").exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir(parents=True)
+            self._resolve(stage, folder)
+        drops, cuts = load_array(folder / "drops.npy"), load_array(folder / "cuts.npy")
+        for b, i in drops.tolist():
+            self.batches[b].keep[i] = False
+        borders = np.searchsorted(cuts[:, 0], np.arange(len(self.batches) + 1))
+        for b, batch in enumerate(self.batches):
+            batch.cuts = np.array(cuts[borders[b] : borders[b + 1], 1:])
+        for name, data in json.loads((folder / "result.json").read_text()).items():
+            self.tallies[name].merge(Tally.from_json(data))
+        self.ledgers.append(folder / "ledger.jsonl")
+        for batch in self.batches:
+            self.tallies[batch.source.name].stage(stage, int(batch.keep.sum()), batch.kept_bytes())
+
+    def _resolve(self, stage: str, folder: Path) -> None:
+        batches = self.batches
+        views = [
+            Batch(batch.keep, partial(batch.signature, stage), batch.documents, batch.folder)
+            for batch in batches
+        ]
 
         @lru_cache(maxsize=64)
         def documents(number: int) -> Documents:
             return batches[number].documents()
 
-        # copies come batch by batch, and a resolver has read a batch's `keep` before its first one
-        for copy in DUPLICATES[stage](self.config.dedup).resolve(views):
-            here, (there, index) = documents(copy.batch), copy.partner
-            tally = self.tallies[here.source.name]
-            tally.hit(
-                here, copy.index, stage, copy.rule, "drop",
-                round(copy.value, 6), copy.threshold, documents(there).id(index),
-            )  # fmt: skip
-            batches[copy.batch].keep[copy.index] = False
-            self._flush(tally)
-            self.progress(stage, before[copy.batch], before[-1], "documents")
-        self.progress(stage, before[-1], before[-1], "documents")
-        for batch in batches:
-            self.tallies[batch.source.name].stage(stage, int(batch.keep.sum()), batch.kept_bytes())
+        def submitted[R](function: Callable[..., R], tasks: Iterable[tuple[Any, ...]]) -> Any:
+            for _, future in in_order(
+                tasks, lambda task: self.pool.submit(function, *task), self.window
+            ):
+                yield future.result()
 
-    def write(self, batches: list[Stored], folder: Path) -> list[dict[str, Any]]:
+        work = folder / "files"
+        work.mkdir()
+        tallies = {source.name: Tally() for source, _ in self.sources}
+        drops: list[tuple[int, int]] = []
+        cuts: list[tuple[int, int, int, int]] = []
+        total = sum(int(batch.keep.sum()) for batch in batches)
+        self.progress(stage, 0, total, "documents")
+        with open(folder / "ledger.jsonl", "wb") as ledger:
+            for found in DUPLICATES[stage](self.config.dedup).resolve(views, work, submitted):
+                here = documents(found.batch)
+                tally = tallies[here.source.name]
+                stays = found.partner
+                partner = documents(stays[0]).id(stays[1]) if isinstance(stays, tuple) else stays
+                if isinstance(found, Duplicate):
+                    drops.append((found.batch, found.index))
+                    tally.hit(here, found.index, stage, found.rule, "drop",
+                              number(found.value), found.threshold, partner=partner)  # fmt: skip
+                else:
+                    cuts.append((found.batch, found.index, found.start, found.end))
+                    spans = here.characters(found.index, [(found.start, found.end)])
+                    tally.hit(here, found.index, stage, found.rule, "change",
+                              number(found.value), None, partner=partner, spans=spans)  # fmt: skip
+                ledger.write(b"".join(tally.lines))
+                tally.lines.clear()
+        shutil.rmtree(work)
+        save_array(folder / "drops.npy", np.array(drops, np.int64).reshape(-1, 2))
+        save_array(folder / "cuts.npy", np.array(cuts, np.int64).reshape(-1, 4))
+        write_json(folder / "result.json", {n: tally.to_json() for n, tally in tallies.items()})
+        self.progress(stage, total, total, "documents")
+
+    def _write_shards(self, folder: Path) -> list[dict[str, Any]]:
         """Write the shards of each source."""
-        documents = folder / "documents"
-        documents.mkdir()
         jobs: list[tuple[Path, list[Stored]]] = []
-        size = number = 0
+        size = count = 0
         source = ""
-        for batch in batches:
+        for batch in self.batches:
             if batch.source.name != source:
-                source, number, size = batch.source.name, -1, self.config.shard_bytes
+                source, count, size = batch.source.name, -1, self.config.shard_bytes
             if not batch.keep.any():
                 continue
             if size >= self.config.shard_bytes:
-                number, size = number + 1, 0
-                jobs.append((documents / f"{source}-{number:05d}.jsonl.zst", []))
+                count, size = count + 1, 0
+                jobs.append((self.work / "shards" / f"{source}-{count:05d}.jsonl.zst", []))
             jobs[-1][1].append(batch)
             size += batch.kept_bytes()
         shards = []
-        done, total = 0, sum(batch.kept_bytes() for batch in batches)
-        for (path, _), future in self._in_order(
-            iter(jobs), lambda job: self.pool.submit(write_shard, job[1], job[0])
+        done, total = 0, sum(batch.kept_bytes() for batch in self.batches)
+        for (path, _), future in in_order(
+            jobs, lambda job: self.pool.submit(write_shard, job[0], job[1]), self.window
         ):
-            count, written, checksum = future.result()
-            shards.append({"path": f"documents/{path.name}", "documents": count,
+            documents, written, checksum = future.result()
+            shards.append({"path": f"documents/{path.name}", "documents": documents,
                            "bytes": written, "sha256": checksum})  # fmt: skip
             done += written
             self.progress("write", done, total, "B")
+        (folder / "documents").mkdir()
+        for path, _ in jobs:
+            path.rename(folder / "documents" / path.name)
         return shards
 
-    def _in_order[T, R](
-        self, tasks: Iterator[T], submit: Callable[[T], Future[R]]
-    ) -> Iterator[tuple[T, Future[R]]]:
-        """Submit tasks a little ahead; yield each with its future in the order of the tasks."""
-        pending: deque[tuple[T, Future[R]]] = deque()
-        for task in tasks:
-            pending.append((task, submit(task)))
-            if len(pending) >= self.window:
-                yield pending.popleft()
-        while pending:
-            yield pending.popleft()
+    def _write_tags(self, folder: Path) -> None:
+        """Join the tags of each group and source, and choose examples from them."""
+        for path in (folder / "tags", self.work / "examples"):
+            path.mkdir(exist_ok=True)
+        kept = {batch.root: batch.folder for batch in self.batches}
+        jobs = []
+        for group, ((_, k), by_source) in enumerate(sorted(self.found.items())):
+            for source, _ in self.sources:
+                if seen := by_source.get(source.name):
+                    name = f"{group:02d}-{source.name}"
+                    places = [(path, kept.get(root)) for root, path in seen]
+                    lines = self.work / "examples" / f"{name}.jsonl"
+                    tags = folder / "tags" / f"{name}.parquet"
+                    jobs.append((tags, lines, source, k, places, self.config))
+        written = in_order(
+            jobs, lambda job: self.pool.submit(_tags_and_examples, *job), self.window
+        )
+        for done, (_, future) in enumerate(written, start=1):
+            future.result()
+            self.progress("tags", done, len(jobs), "files")
+        _join([lines for _, lines, *_ in jobs], folder / "examples.jsonl.zst")
 
-    def _take(self, source: Source, result: Result) -> None:
-        tally = self.tallies[source.name]
-        tally.merge(result.tally)
-        self._flush(result.tally)
 
-    def _flush(self, tally: Tally) -> None:
-        self.ledger.write(b"".join(tally.lines))
-        tally.lines.clear()
+def _tags_and_examples(
+    tags: Path,
+    lines: Path,
+    source: Source,
+    k: int,
+    places: list[tuple[Path, Path | None]],
+    config: Prepare,
+) -> None:
+    """Join what group k found of one source, and write the lines of its examples. places: for each
+    batch its folder, and that of what is left of it at the end."""
+    merge_tags(tags, [folder / f"tags-{k}.parquet" for folder, _ in places])
+    picks: dict[int, list[tuple[str, examples.Pick]]] = defaultdict(list)
+    for stage, one in examples.pick(tags, source, config):
+        picks[one.batch].append((stage, one))
+    with open(lines, "wb") as out:
+        for b, found in sorted(picks.items()):
+            folder, kept = places[b]
+            out.writelines(
+                examples.show(source, found, folder / f"tags-{k}.parquet", folder / f"dropped-{k}",
+                              kept, config)
+            )  # fmt: skip
+
+
+def _title(first: str, segment: Segment) -> str:
+    """The name of a bar: what is done while it moves."""
+    names = [name for name in (first, *segment.stages) if name]
+    return names[0] if len(names) == 1 else f"{names[0]} to {names[-1]}"
+
+
+def _join(parts: list[Path], path: Path) -> None:
+    """One compressed file of all these."""
+    import zstandard
+
+    with (
+        open(path, "wb") as file,
+        zstandard.ZstdCompressor(level=3, write_checksum=True).stream_writer(
+            file, closefd=False
+        ) as out,
+    ):
+        for part in parts:
+            with open(part, "rb") as stream:
+                shutil.copyfileobj(stream, out, 1 << 20)
+
+
+def _forget(batches: list[Stored]) -> None:
+    """Remove the texts and signatures of batches that a later segment has been through."""
+    for batch in batches:
+        for path in batch.folder.glob("*.npy"):
+            if path.name != "texts_offsets.npy":
+                path.unlink()
 
 
 def _grouped(files: list[InputFile], size: int) -> Iterator[tuple[InputFile, ...]]:
@@ -338,9 +508,9 @@ def _refuse_empty(tallies: dict[str, Tally]) -> None:
     problems = []
     for name, tally in tallies.items():
         if not tally.stages or list(tally.stages.values())[-1].documents == 0:
-            rules = [item for item in tally.rules.items() if item[0].split(".")[0] not in EDITORS]
-            rules = sorted(rules, key=lambda item: -item[1].documents)[:3]
-            why = ", ".join(f"{rule} took {size.documents}" for rule, size in rules)
+            rules = sorted(tally.rules.items(), key=lambda item: -item[1].failed)
+            dropping = [(rule, count) for rule, count in rules if count.failed or count.judged]
+            why = ", ".join(f"{rule} took {count.documents}" for rule, count in dropping[:3])
             problems.append(
                 f"source {name!r}: nothing is left after preparation"
                 + (f" (documents by rule: {why})" if why else "")

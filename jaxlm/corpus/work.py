@@ -1,25 +1,32 @@
-"""What a worker does: read files or batches, tag, decide and change documents, write batches."""
+"""What a worker does. A task has a folder of its own and writes `result.json` into it last, so that
+a task that was killed is taken up where it was, batch by batch, and one that ended is not done
+again. Ended or taken up, by whichever worker, it leaves the same bytes."""
 
 import hashlib
 import itertools
 import json
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from jaxlm.config.corpus import Prepare, Source
-from jaxlm.config.rules import Rules
+from jaxlm.corpus.apply import KEPT, apply
 from jaxlm.corpus.documents import Documents, load_array, save_array
 from jaxlm.corpus.ledger import Tally, entry
 from jaxlm.corpus.listing import InputFile
 from jaxlm.corpus.readers import Bad, Record, read
-from jaxlm.corpus.stages import DUPLICATES, EDITORS, TAGGERS, Failure, decide
-from jaxlm.corpus.statistics import Analysis
+from jaxlm.corpus.stages import DUPLICATES
+from jaxlm.corpus.stages.base import replaced
+from jaxlm.corpus.tags import write_tags
+from jaxlm.workdir import write_json
+
+NO_CUTS = np.empty((0, 3), np.int64)
 
 
 @dataclass(frozen=True)
@@ -27,18 +34,22 @@ class Segment:
     """Stages between two points where documents are compared across the corpus."""
 
     stages: tuple[str, ...]
-    """Taggers and changers, in order."""
+    """Taggers and editors, in order."""
     duplicates: tuple[str, ...]
     """Comparing stages that come next; their signatures are computed at the end."""
 
 
 @dataclass
 class Stored:
-    """A batch on disk and which of its documents are still there (bool [D])."""
+    """A batch on disk: which of its documents are still there, and what was cut out of them."""
 
     source: Source
     folder: Path
+    root: int
+    """Number of the batch in which these documents were read."""
     keep: NDArray[np.bool_]
+    cuts: NDArray[np.int64] = field(default_factory=NO_CUTS.copy)
+    """Document, first byte and end of each piece that was cut, [cuts, 3]."""
 
     def documents(self) -> Documents:
         """The whole batch, mapped from disk."""
@@ -50,188 +61,209 @@ class Stored:
 
     def kept_bytes(self) -> int:
         """Bytes of the texts that are still there."""
-        return int(np.diff(load_array(self.folder / "texts_offsets.npy"))[self.keep].sum())
+        whole = int(np.diff(load_array(self.folder / "texts_offsets.npy"))[self.keep].sum())
+        cuts = self.cuts[self.keep[self.cuts[:, 0]]]
+        return whole - int((cuts[:, 2] - cuts[:, 1]).sum())
+
+    def left(self, tally: Tally, stage: str | None) -> Documents:
+        """The documents that are still there without what was cut; one of which nothing is left
+        is dropped in the name of `stage`."""
+        documents = self.documents()
+        keep = self.keep
+        if len(self.cuts):
+            at = documents.texts.offsets[self.cuts[:, 0]]
+            texts = replaced(documents.texts, at + self.cuts[:, 1], at + self.cuts[:, 2])
+            for index in map(int, np.flatnonzero((texts.lengths == 0) & keep)):
+                tally.hit(documents, index, stage or "cut", "empty", "drop", 0, None)
+            keep = keep & (texts.lengths > 0)
+            documents = replace(documents, texts=texts)
+        return documents.take(keep)
 
 
 @dataclass
 class Result:
-    """What a task made: batches on disk, and its part of the statistics and the ledger."""
+    """What a task made: batches on disk, and its part of the statistics."""
 
-    batches: list[Stored]
-    tally: Tally
+    folder: Path
+    batches: list[tuple[str, int]] = field(default_factory=list)
+    """Folder below the task's own, and number of documents; empty ones too."""
+    tally: Tally = field(default_factory=Tally)
     read_bytes: int = 0
     full: bool = False
     """Reading stopped at the limit of bytes."""
 
+    def save(self) -> None:
+        """Write result.json: the task has ended."""
+        write_json(
+            self.folder / "result.json",
+            {
+                "batches": self.batches,
+                "tally": self.tally.to_json(),
+                "read_bytes": self.read_bytes,
+                "full": self.full,
+            },
+        )
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """Read result.json."""
+        data = json.loads((folder / "result.json").read_text())
+        batches = [(name, count) for name, count in data["batches"]]
+        return cls(folder, batches, Tally.from_json(data["tally"]), data["read_bytes"],
+                   data["full"])  # fmt: skip
+
+    def ledgers(self) -> list[Path]:
+        """The files with the lines of this task, in order."""
+        inner = [self.folder / name / "ledger.jsonl" for name, _ in self.batches]
+        return [path for path in (*inner, self.folder / "ledger.jsonl") if path.exists()]
+
+
+def once(function: Callable[..., Result], folder: Path, *arguments: Any) -> Result:
+    """function(folder, *arguments), or what it gave when it ended before."""
+    if not (folder / "result.json").exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        result = function(folder, *arguments)
+        _write_ledger(folder, result.tally)
+        result.save()
+    return Result.load(folder)
+
 
 def read_files(
+    folder: Path,
     source: Source,
     files: tuple[InputFile, ...],
     max_bytes: int | None,
     segment: Segment,
     config: Prepare,
-    folder: Path,
 ) -> Result:
     """Read files until `max_bytes` of text would be exceeded, and run the first segment."""
-    result = Result([], Tally())
-    result.tally.stage("read", 0, 0)
+    result = Result(folder)
+    consumed = _take_up(result)
     records: list[Record] = []
+    tally = Tally()
+    tally.stage("read", 0, 0)
     size = 0
-    for record in itertools.chain.from_iterable(
-        read(source, file, config.limits) for file in files
-    ):
+
+    def finish() -> None:
+        nonlocal records, size, tally
+        documents = Documents.of(
+            source,
+            (record.text for record in records),
+            (record.id.encode() for record in records),
+            (record.meta for record in records),
+        )
+        tally.stage("read", len(documents), size)
+        marks = {"consumed": consumed, "read_bytes": result.read_bytes}
+        _finish(result, documents, segment, config, tally, marks)
+        records, size, tally = [], 0, Tally()
+
+    every = itertools.chain.from_iterable(read(source, file, config.limits) for file in files)
+    for record in itertools.islice(every, consumed, None):
         if isinstance(record, Bad):
-            result.tally.rule(f"read.{record.rule}", record.size)
-            result.tally.lines.append(
+            tally.rule(f"read.{record.rule}").add(1, record.size)
+            tally.lines.append(
                 entry(source.name, record.id, "read", record.rule, "error", record.value,
                       record.threshold, record.excerpt)
             )  # fmt: skip
+            consumed += 1
             continue
         if max_bytes is not None and result.read_bytes + len(record.text) > max_bytes:
             result.full = True
             break
         if records and size + len(record.text) > config.batch_bytes:
-            _finish(_pack(source, records), segment, config, folder, result)
-            records, size = [], 0
+            finish()
         records.append(record)
         size += len(record.text)
         result.read_bytes += len(record.text)
+        consumed += 1
     if records:
-        _finish(_pack(source, records), segment, config, folder, result)
+        finish()
+    result.tally.merge(tally)
+    result.tally.lines += tally.lines
     return result
 
 
-def _pack(source: Source, records: list[Record]) -> Documents:
-    return Documents.of(
-        source,
-        (record.text for record in records),
-        (record.id.encode() for record in records),
-        (record.meta for record in records),
-    )
-
-
-def process_batches(
-    batches: list[Stored], segment: Segment, config: Prepare, folder: Path
+def process_batch(
+    folder: Path, batch: Stored, cut_by: str | None, segment: Segment, config: Prepare
 ) -> Result:
-    """Run a later segment over stored batches."""
-    result = Result([], Tally())
-    for batch in batches:
-        documents = batch.documents().take(batch.keep)
-        if len(documents):
-            _finish(documents, segment, config, folder, result)
+    """Run a later segment over a stored batch; `cut_by`: the stage that made the batch's cuts."""
+    result = Result(folder)
+    tally = Tally()
+    documents = batch.left(tally, cut_by)
+    if len(documents):
+        _finish(result, documents, segment, config, tally, {})
+    else:
+        result.tally = tally
     return result
+
+
+def _take_up(result: Result) -> int:
+    """Add the batches that an earlier attempt finished; returns how many records they took."""
+    consumed = 0
+    while (path := result.folder / f"{len(result.batches):05d}" / "batch.json").exists():
+        data = json.loads(path.read_text())
+        result.batches.append((path.parent.name, data["documents"]))
+        result.tally.merge(Tally.from_json(data["tally"]))
+        consumed, result.read_bytes = data["consumed"], data["read_bytes"]
+    return consumed
 
 
 def _finish(
-    documents: Documents, segment: Segment, config: Prepare, folder: Path, result: Result
-) -> None:
-    """Run a segment's stages over one batch and store what is left with its signatures."""
-    if result.tally.stages.get("read") is not None:
-        result.tally.stage("read", len(documents), int(documents.texts.offsets[-1]))
-    for stages in _groups(segment.stages):
-        if stages[0] in EDITORS:
-            documents = edit(documents, stages[0], config, result.tally)
-        else:
-            documents = judge(documents, stages, config, result.tally)
-    if not len(documents):
-        return
-    folder = folder / f"{len(result.batches):05d}"
-    folder.mkdir(parents=True)
-    documents.save(folder)
-    for stage in segment.duplicates:
-        for name, array in DUPLICATES[stage](config.dedup).signature(documents, {}).items():
-            save_array(folder / f"{stage}.{name}.npy", array)
-    result.batches.append(Stored(documents.source, folder, np.ones(len(documents), np.bool_)))
-
-
-def _groups(stages: tuple[str, ...]) -> Iterator[list[str]]:
-    """Neighbouring taggers together, so that they share their analysis; editors alone."""
-    for edits, group in itertools.groupby(stages, lambda stage: stage in EDITORS):
-        names = list(group)
-        yield from ([name] for name in names) if edits else [names]
-
-
-def edit(documents: Documents, stage: str, config: Prepare, tally: Tally) -> Documents:
-    """Tag, decide and rewrite; each rule that changed a document is in the ledger."""
-    section = rules(config, stage, documents.source)
-    if section is None:
-        return documents
-    edited = EDITORS[stage](Analysis(documents), section)
-    failures = decide(section, edited.tags)
-    keep = ~np.any([np.zeros(len(documents), np.bool_), *(f.failed for f in failures)], axis=0)
-    changes = edited.changes
-    for index, name in sorted(
-        set(zip(changes.document.tolist(), changes.name.tolist(), strict=True))
-    ):
-        pieces = (changes.document == index) & (changes.name == name)
-        tally.hit(documents, index, stage, changes.names[name], "change", int(pieces.sum()), None)
-    _drop(documents, stage, failures, ~keep, tally)
-    for index in map(int, np.flatnonzero((edited.texts.lengths == 0) & keep)):
-        tally.hit(documents, index, stage, "empty", "drop", 0, None)
-    keep &= edited.texts.lengths > 0
-    changed = replace(documents, texts=edited.texts).take(keep)
-    tally.stage(stage, len(changed), int(changed.texts.offsets[-1]))
-    return changed
-
-
-def judge(documents: Documents, stages: list[str], config: Prepare, tally: Tally) -> Documents:
-    """Tag a batch for all these rule sets, then decide one set after the other.
-
-    A document falls at the first set that it fails; every rule of that set which it fails is
-    counted and has a line in the ledger.
-    """
-    analysis = Analysis(documents)
-    alive = np.ones(len(documents), np.bool_)
-    for stage in stages:
-        section = rules(config, stage, documents.source)
-        if section is not None:
-            failures = decide(section, TAGGERS[stage](analysis, section))
-            dropped = np.any([~alive & alive, *(f.failed for f in failures)], axis=0)
-            _drop(documents, stage, failures, dropped & alive, tally)
-            alive &= ~dropped
-        tally.stage(stage, int(alive.sum()), int(documents.texts.lengths[alive].sum()))
-    return documents.take(alive)
-
-
-def _drop(
+    result: Result,
     documents: Documents,
-    stage: str,
-    failures: list[Failure],
-    dropped: NDArray[np.bool_],
+    segment: Segment,
+    config: Prepare,
     tally: Tally,
+    marks: dict[str, int],
 ) -> None:
-    for index in map(int, np.flatnonzero(dropped)):
-        for failure in failures:
-            if failure.failed[index]:
-                tally.hit(documents, index, stage, failure.rule, "drop",
-                          _number(failure.values[index]), failure.threshold)  # fmt: skip
+    """Run a segment's stages over one batch and store what is left with its signatures, what was
+    found, and what was dropped; the folder gets its name when it is whole."""
+    name = f"{len(result.batches):05d}"
+    partial = result.folder / f"{name}.partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir()
+    documents, tags, found = apply(documents, segment.stages, config, tally)
+    for k, tagged in enumerate(found):
+        write_tags(tagged, partial / f"tags-{k}.parquet")
+        if (tagged.dropped != KEPT).any():
+            dropped = partial / f"dropped-{k}"
+            dropped.mkdir()
+            tagged.documents.take(tagged.dropped != KEPT).save(dropped)
+    if len(documents):
+        documents.save(partial)
+        for stage in segment.duplicates:
+            arrays = DUPLICATES[stage](config.dedup).signature(documents, tags)
+            for key, array in arrays.items():
+                save_array(partial / f"{stage}.{key}.npy", array)
+    _write_ledger(partial, tally)
+    marks = {"documents": len(documents), **marks}
+    write_json(partial / "batch.json", marks | {"tally": tally.to_json()})
+    partial.rename(result.folder / name)
+    result.batches.append((name, len(documents)))
+    result.tally.merge(tally)
 
 
-def rules(config: Prepare, stage: str, source: Source) -> Rules | None:
-    """The section of a stage (quality.gopher -> config.quality.gopher); None where it does not
-    judge documents of this kind and language."""
-    found: Any = config
-    for name in stage.split("."):
-        found = getattr(found, name)
-    assert isinstance(found, Rules)
-    if source.kind not in found.kinds:
-        return None
-    if found.languages and source.language not in found.languages:
-        return None
-    return found
+def _write_ledger(folder: Path, tally: Tally) -> None:
+    if tally.lines:
+        (folder / "ledger.jsonl").write_bytes(b"".join(tally.lines))
+        tally.lines.clear()
 
 
-def _number(value: float) -> float:
-    """Whole numbers as int, others to six places: what a person reads in the ledger."""
-    return int(value) if float(value).is_integer() else round(float(value), 6)
+def write_shard(path: Path, batches: list[Stored]) -> tuple[int, int, str]:
+    """Write the documents that are left as JSON lines, zstd; returns documents, bytes, sha256.
 
-
-def write_shard(batches: list[Stored], path: Path) -> tuple[int, int, str]:
-    """Write the documents that are left as JSON lines, zstd; returns documents, bytes, sha256."""
+    A shard that was written before is not written again.
+    """
     import zstandard
 
+    done = path.with_suffix(".json")
+    if path.exists() and done.exists():
+        count, size, checksum = json.loads(done.read_text())
+        return count, size, checksum
     documents = size = 0
-    with open(path, "wb") as file:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    with open(partial, "wb") as file:
         with zstandard.ZstdCompressor(level=3, write_checksum=True).stream_writer(
             file, closefd=False
         ) as out:
@@ -242,8 +274,11 @@ def write_shard(batches: list[Stored], path: Path) -> tuple[int, int, str]:
                 size += int(kept.texts.offsets[-1])
         file.flush()
         os.fsync(file.fileno())
-    with open(path, "rb") as file:
-        return documents, size, hashlib.file_digest(file, "sha256").hexdigest()
+    with open(partial, "rb") as file:
+        checksum = hashlib.file_digest(file, "sha256").hexdigest()
+    partial.rename(path)
+    write_json(done, [documents, size, checksum])
+    return documents, size, checksum
 
 
 def _json_lines(documents: Documents) -> Iterator[bytes]:

@@ -59,7 +59,6 @@ class CorpusStats(Record):
     """corpus/stats.json; a rule is named stage.rule."""
 
     sources: dict[str, SourceStats]
-    seconds: float
 
 
 class LedgerEntry(Record):

@@ -1,7 +1,7 @@
 """What stages give back: attributes of documents, and rewritten texts with what was changed."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,6 +37,8 @@ class Edit:
     tags: Tags
     texts: Strings
     changes: Changes
+    notes: Mapping[int, str] = field(default_factory=dict)
+    """Document -> what it matched, for the ledger."""
 
 
 def replaced(

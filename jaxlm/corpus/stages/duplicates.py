@@ -5,9 +5,10 @@ order of the corpus and names the documents that are copies.
 """
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,10 @@ class Batch:
     keep: NDArray[np.bool_]
     signature: Callable[[str], NDArray[Any]]
     """Name -> array, read from disk when it is called."""
+    documents: Callable[[], Documents]
+    """The whole batch, mapped from disk."""
+    folder: Path
+    """Where the batch lies."""
 
 
 @dataclass(frozen=True)
@@ -39,12 +44,31 @@ class Duplicate:
     rule: str
     value: float
     threshold: float
-    partner: tuple[int, int]
-    """Batch and index of the document that stays."""
+    partner: tuple[int, int] | str
+    """Batch and index of the document that stays, or its id in another corpus."""
+
+
+@dataclass(frozen=True)
+class Cut:
+    """Bytes start:end of document `index` of batch `batch` occurred before."""
+
+    batch: int
+    index: int
+    start: int
+    end: int
+    rule: str
+    value: float
+    partner: tuple[int, int] | str | None
+
+
+type Map = Callable[[Callable[..., Any], Iterable[tuple[Any, ...]]], Iterator[Any]]
+"""Runs a function on argument tuples, wherever the executor has room; results in order."""
 
 
 class Ids:
     """Documents of one source with the same id."""
+
+    cuts = False
 
     def __init__(self, config: Dedup) -> None:
         pass
@@ -54,13 +78,15 @@ class Ids:
         prefix = documents.source.name.encode() + b"\0"
         return {"keys": _keys(prefix + documents.ids[i] for i in range(len(documents)))}
 
-    def resolve(self, batches: Sequence[Batch]) -> Iterator[Duplicate]:
+    def resolve(self, batches: Sequence[Batch], work: Path, run: Map) -> Iterator[Duplicate]:
         """Every later document with an id that was there before."""
         return _later_copies(batches, "duplicate")
 
 
 class Exact:
     """Documents with the same text but for case and white space."""
+
+    cuts = False
 
     def __init__(self, config: Dedup) -> None:
         pass
@@ -74,7 +100,7 @@ class Exact:
             )
         }
 
-    def resolve(self, batches: Sequence[Batch]) -> Iterator[Duplicate]:
+    def resolve(self, batches: Sequence[Batch], work: Path, run: Map) -> Iterator[Duplicate]:
         """Every later document with a text that was there before."""
         return _later_copies(batches, "same_text")
 
@@ -85,6 +111,8 @@ class NearDuplicates:
     A document is compared with documents that stay, never with ones that were dropped, so that
     chains of merely linked documents cannot form.
     """
+
+    cuts = False
 
     def __init__(self, config: Dedup) -> None:
         from datasketch import MinHash as Sketch
@@ -112,7 +140,7 @@ class NearDuplicates:
         joined = np.concatenate([np.empty(0, np.uint64), *sets])
         return {"sketch": sketch, "shingles": joined, "first": ends}
 
-    def resolve(self, batches: Sequence[Batch]) -> Iterator[Duplicate]:
+    def resolve(self, batches: Sequence[Batch], work: Path, run: Map) -> Iterator[Duplicate]:
         """Every document that is at least `threshold` similar to one that stays; its partner is
         the most similar, the earliest of equals."""
         from datasketch import MinHash as Sketch
@@ -146,7 +174,7 @@ class NearDuplicates:
                     yield Duplicate(b, i, "jaccard", best[0], threshold, best[1])
 
 
-DUPLICATES: dict[str, Callable[[Dedup], Ids | Exact | NearDuplicates]] = {
+DUPLICATES: dict[str, type[Ids] | type[Exact] | type[NearDuplicates]] = {
     "ids": Ids,
     "dedup.exact": Exact,
     "dedup.minhash": NearDuplicates,
