@@ -95,7 +95,71 @@ def run(config_file: str, overrides: tuple[str, ...], quiet: bool) -> None:
         Console(highlight=False).print(final_screen(workdir))
 
 
-staged("prepare", "jaxlm prepare configs/quickstart.yaml", "Clean raw text into WORKDIR/corpus.")
+@main.command()
+@CONFIG
+@OVERRIDES
+@click.option(
+    "--what-if",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Print what another threshold would change in the corpus that is there; may be repeated.",
+)
+@click.option("--explain", metavar="ID", help="Tell what became of one document.")
+@click.option(
+    "--train-classifier", metavar="NAME", help="Train this one of prepare.classifiers, and stop."
+)
+@AS_JSON
+@QUIET
+def prepare(
+    config_file: str,
+    overrides: tuple[str, ...],
+    what_if: tuple[str, ...],
+    explain: str | None,
+    train_classifier: str | None,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Clean raw text into WORKDIR/corpus.
+
+    \b
+    jaxlm prepare configs/quickstart.yaml
+    jaxlm prepare configs/quickstart.yaml --what-if quality.gopher.min_words=20
+    jaxlm prepare configs/quickstart.yaml --explain genesis
+    """
+    if sum(map(bool, (what_if, explain, train_classifier))) > 1:
+        raise click.UsageError("Give one of --what-if, --explain and --train-classifier.")
+    if what_if or explain:
+        from jaxlm.config import load
+        from jaxlm.corpus.explain import story
+        from jaxlm.corpus.explain import what_if as changes_of
+        from jaxlm.reports.answers import story_lines, what_if_lines
+        from jaxlm.workdir import Workdir
+
+        workdir = Workdir(load(config_file, overrides).workdir)
+        if explain:
+            steps = story(workdir, explain)
+            click.echo(json.dumps(steps) if as_json else "\n".join(story_lines(steps)))
+        else:
+            changes = changes_of(workdir, what_if)
+            click.echo(json.dumps(changes) if as_json else "\n".join(what_if_lines(changes)))
+        return
+    if train_classifier:
+        from jaxlm.corpus.classify import train
+
+        _in_workdir(
+            config_file, overrides, quiet,
+            lambda config, workdir, show: train(train_classifier, config, workdir, show),
+        )  # fmt: skip
+        return
+    from jaxlm.pipeline import BY_NAME, do, write_config
+
+    def work(config: Any, workdir: Any, show: Any) -> None:
+        write_config(config, workdir)
+        do(BY_NAME["prepare"], config, workdir, show, again=True)
+
+    _in_workdir(config_file, overrides, quiet, work)
+
+
 staged("tokenizer", "jaxlm tokenizer configs/quickstart.yaml tokenizer.vocab_size=8192",
        "Train the tokenizer on WORKDIR/corpus.")  # fmt: skip
 staged("tokenize", "jaxlm tokenize configs/quickstart.yaml", "Write the corpus as token shards.")
@@ -197,6 +261,51 @@ def report(path: Path) -> None:
     if not workdir.config.is_file():
         raise UserError(f"{path}: not the folder of a run; give the workdir of one")
     click.echo(write_report(workdir))
+
+
+@main.command()
+@click.argument("path", metavar="FILE.jsonl[.gz|.zst]")
+@click.option(
+    "--rules",
+    required=True,
+    metavar="SET[,SET]...",
+    help="Rule sets, such as gopher_quality, gopher.dolma, pii; a wrong name lists them all.",
+)
+def tag(path: str, rules: str) -> None:
+    """Judge each document of a file of {"id", "text"}: one JSON line a document.
+
+    \b
+    jaxlm tag web.jsonl.gz --rules gopher_quality,c4,pii > tags.jsonl
+    """
+    from jaxlm.corpus.tag_file import tag_file
+
+    for record in tag_file(path, rules.split(",")):
+        click.echo(json.dumps(record, ensure_ascii=False))
+
+
+@main.command()
+@click.argument("path", metavar="FILE.jsonl[.gz|.zst]")
+@click.option(
+    "--method",
+    type=click.Choice(["exact", "minhash", "substring", "sentence"]),
+    required=True,
+    help="What is compared.",
+)
+@click.option(
+    "--threshold",
+    type=float,
+    help="minhash: Jaccard similarity; substring: bytes; sentence: sentences.",
+)
+def dedup(path: str, method: str, threshold: float | None) -> None:
+    """Find what a file of {"id", "text"} holds twice: one JSON line a removed document or span.
+
+    \b
+    jaxlm dedup web.jsonl.zst --method minhash --threshold 0.8
+    """
+    from jaxlm.corpus.dedup_file import dedup_file
+
+    for record in dedup_file(path, method, threshold):
+        click.echo(json.dumps(record, ensure_ascii=False))
 
 
 @main.command()

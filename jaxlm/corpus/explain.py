@@ -4,7 +4,7 @@ document. Both read what was written down, and touch no text."""
 import io
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -39,8 +39,8 @@ class Change:
     newly_kept: list[dict[str, Any]] = field(default_factory=list)
 
 
-def what_if(workdir: Workdir, settings: Sequence[str]) -> dict[str, Change]:
-    """What KEY=VALUE settings of thresholds would change, by source.
+def what_if(workdir: Workdir, settings: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """What KEY=VALUE settings of thresholds would change: by source the fields of a `Change`.
 
     Every document that reached the stages in question is decided again from its attributes, among
     the taggers that ran beside them; what later stages would do is not known and not guessed.
@@ -77,7 +77,7 @@ def what_if(workdir: Workdir, settings: Sequence[str]) -> dict[str, Change]:
                         {"id": table.ids[row], "rule": rule, "value": value,
                          "threshold": threshold, "excerpt": table.excerpts[row]}
                     )  # fmt: skip
-    return out
+    return {name: asdict(change) for name, change in out.items()}
 
 
 def story(workdir: Workdir, id: str) -> list[dict[str, Any]]:
