@@ -121,7 +121,9 @@ def test_statistics_add_up(corpus: Path) -> None:
     assert list(counts.values()) == [45, 45, 44, 44, 44, 44, 43, 42, 41]
     kept = documents(corpus, "web")
     assert web["stages"][-1]["bytes"] == sum(len(d["text"].encode()) for d in kept)
-    assert web["rules"]["ids.duplicate"].items() >= {"documents": 1, "bytes": len(prose(1000))}.items()
+    assert (
+        web["rules"]["ids.duplicate"].items() >= {"documents": 1, "bytes": len(prose(1000))}.items()
+    )
     words = web["rules"]["quality.gopher.min_words"]
     assert (words["judged"], words["failed"], words["threshold"]) == (45, 1, 50)
     assert sum(words["histogram"]) == 45

@@ -1,4 +1,4 @@
-"""A preparation that is killed goes on where it was, inside a file too, and leaves the same bytes."""
+"""A preparation that is killed goes on where it was, inside a file too: the bytes are the same."""
 
 import json
 import os
@@ -20,7 +20,24 @@ from jaxlm.errors import UserError
 from jaxlm.workdir import Workdir, no_progress
 
 ROOT = Path(__file__).parents[2]
-WORDS = "the and of to with that have be in on river mountain house light water stone".split()
+WORDS = [
+    "the",
+    "and",
+    "of",
+    "to",
+    "with",
+    "that",
+    "have",
+    "be",
+    "in",
+    "on",
+    "river",
+    "mountain",
+    "house",
+    "light",
+    "water",
+    "stone",
+]
 
 
 def config(folder: Path, raw: Path, **keys: Any) -> Config:
@@ -133,8 +150,8 @@ def test_another_config_begins_afresh(raw: Path, whole: dict[str, bytes], tmp_pa
         time.sleep(0.01)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
+    other = config(folder, raw, quality={"length": {"min_bytes": 10**6}}, workers=1)
     with pytest.raises(UserError, match="nothing is left"):
-        length = {"length": {"min_bytes": 10**6}}
-        prepare(config(folder, raw, quality=length, workers=1), Workdir(folder), no_progress)
+        prepare(other, Workdir(folder), no_progress)
     prepare(config(folder, raw, workers=1), Workdir(folder), no_progress)
     assert contents(folder) == whole
