@@ -14,7 +14,7 @@ import zstandard
 from jaxlm.config import Config
 from jaxlm.config.load import validate
 from jaxlm.corpus import inputs, prepare
-from jaxlm.corpus.prepare import segments
+from jaxlm.corpus.run import segments
 from jaxlm.errors import UserError
 from jaxlm.workdir import Workdir, no_progress
 

@@ -118,7 +118,7 @@ def test_a_file_is_taken_up_after_its_last_whole_batch(
     """Of a task that was half done, only the rest is judged again."""
     import jaxlm.corpus.work as work
     from jaxlm.corpus.listing import files
-    from jaxlm.corpus.prepare import segments
+    from jaxlm.corpus.run import segments
 
     run = config(tmp_path, raw)
     source = run.sources[0]
