@@ -19,6 +19,8 @@ Stage = Literal[
     "quality.gopher",
     "quality.repetition",
     "quality.code",
+    "quality.dolma_gopher",
+    "quality.dolma_c4",
     "dedup.exact",
     "dedup.minhash",
 ]

@@ -3,6 +3,7 @@
 from pydantic import NonNegativeFloat, NonNegativeInt
 
 from jaxlm.config.base import Section
+from jaxlm.config.dolma import DolmaC4, DolmaGopher
 from jaxlm.config.rules import PROSE, Kind, Rules, Share
 
 
@@ -86,3 +87,7 @@ class Quality(Section):
     """Lines and paragraphs that occur more than once in a document."""
     code: Code = Code()
     """Source files."""
+    dolma_gopher: DolmaGopher = DolmaGopher()
+    """Gopher's rules as Dolma computes them."""
+    dolma_c4: DolmaC4 = DolmaC4()
+    """C4's rules as Dolma computes them."""

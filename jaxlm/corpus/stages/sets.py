@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from jaxlm.config.dolma import DolmaC4, DolmaGopher
 from jaxlm.config.quality import Code, Gopher, Length, Repetition
 from jaxlm.config.rules import Rules
 
@@ -23,4 +24,32 @@ SETS: dict[str, RuleSet] = {
     "gopher_quality": RuleSet("quality.gopher", Gopher()),
     "gopher_repetition": RuleSet("quality.repetition", Repetition()),
     "code": RuleSet("quality.code", Code()),
+    "gopher.dolma": RuleSet(
+        "quality.dolma_gopher",
+        DolmaGopher(),
+        {
+            "min_words": "word_count<50",
+            "max_words": "word_count>100000",
+            "min_median_word_length": "median<3",
+            "max_median_word_length": "median>10",
+            "max_symbol_ratio": "symbol>0.1",
+            "min_alphabetic_words": "alpha<0.8",
+            "min_required_words": "required<2",
+            "max_bullet_lines": "bullet>0.9",
+            "max_ellipsis_lines": "ellipsis>0.3",
+            "max_duplicate_lines": "dup_lines>0.3",
+            "max_duplicate_line_characters": "dup_line_chars>0.3",
+        }
+        | {f"max_duplicate_{n}grams": f"dup_{n}grams" for n in range(5, 11)},
+    ),
+    "c4.dolma": RuleSet(
+        "quality.dolma_c4",
+        DolmaC4(),
+        {
+            "max_curly_brace": "has_curly_brace",
+            "max_lorem_ipsum": "has_lorem_ipsum",
+            "max_javascript": "has_javascript",
+            "max_naughty_word": "has_naughty_word",
+        },
+    ),
 }
