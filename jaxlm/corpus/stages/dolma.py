@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 
 from jaxlm.config.dolma import DolmaC4
 from jaxlm.config.rules import Rules
+from jaxlm.corpus.automaton import Automaton
 from jaxlm.corpus.characters import CODES, decode, table
 from jaxlm.corpus.lists import read_list
 from jaxlm.corpus.stages.base import Changes, Edit, Tags, replaced
-from jaxlm.corpus.statistics import Analysis
+from jaxlm.corpus.statistics import Analysis, Ints, Mask, spaces
 
 REQUIRED = ("the", "be", "to", "of", "and", "that", "have", "with")
 NGRAMS = range(2, 11)
@@ -55,37 +56,41 @@ def c4(texts: Analysis, rules: Rules) -> Edit:
     between white space. javascript_words is c4_v1's, which wants the word alone.
     """
     assert isinstance(rules, DolmaC4)
-    words, phrases = _naughty(rules.naughty_words)
-    names = (
-        "curly_brace", "lorem_ipsum", "javascript", "javascript_words", "naughty_word", "lines",
-        "lines_without_end", "short_lines",
+    strings = texts.texts
+    number = len(strings)
+    automaton, alone = _needles(rules.naughty_words)
+    # two characters are ASCII letters, or have one in them, only in lower case
+    odd = Automaton(["\u212a".encode(), "\u0130".encode()]).find(strings).document
+    low = strings.replace({d: strings[d].decode().lower().encode() for d in set(odd.tolist())})
+    found = automaton.find(low)
+    space = texts.space if low is strings else spaces(low)
+    free = np.ones(len(low.buffer) + 1, np.bool_)  # white space or a border of texts
+    free[:-1] = space
+    free[low.offsets] = True
+    before = np.isin(found.starts, low.offsets) | free[found.starts - 1]
+    after = free[found.ends]
+    word = before & after
+    tags: Tags = {}
+    for name, hit in (
+        ("curly_brace", found.pattern == 0),
+        ("lorem_ipsum", found.pattern == 1),
+        ("javascript", found.pattern == 2),
+        ("javascript_words", (found.pattern == 2) & word),
+        ("naughty_word", (found.pattern > 2) & (word | ~alone[found.pattern])),
+    ):
+        tags[name] = (np.bincount(found.document[hit], minlength=number) > 0).astype(np.float64)
+    lines = _lines(np.ascontiguousarray(strings.buffer), strings.offsets, texts.space)
+    document, start, end, endless, short = lines
+    tags["lines"] = np.bincount(document, minlength=number).astype(np.float64)
+    tags["lines_without_end"] = np.bincount(document, endless, number)
+    tags["short_lines"] = np.bincount(document, short, number)
+    cut = np.flatnonzero(((endless | short) == 1) & (end > start))
+    begin = strings.offsets[document[cut]]
+    changes = Changes(
+        ("lines_without_end", "short_lines"),
+        document[cut], 1 - endless[cut], start[cut] - begin, end[cut] - begin,
     )  # fmt: skip
-    values = np.zeros((len(names), len(texts.texts)))
-    cuts: list[tuple[int, int, int, int]] = []
-    for d in range(len(texts.texts)):
-        text = texts.texts[d].decode()
-        low = text.lower()
-        here = low.split()
-        values[:5, d] = (
-            "{" in low,
-            "lorem ipsum" in low,
-            "javascript" in low,
-            "javascript" in here,
-            not words.isdisjoint(here) or any(phrase in low for phrase in phrases),
-        )
-        at = 0
-        for line in text.split("\n"):
-            end = min(at + len(line.encode()) + 1, int(texts.texts.lengths[d]))
-            endless = not line.strip().lower().endswith((".", "?", "!", '"'))
-            short = len(line.split()) < 3
-            values[5:, d] += (1, endless, short)
-            if (endless or short) and end > at:
-                cuts.append((d, 0 if endless else 1, at, end))
-            at = end
-    changes = Changes(("lines_without_end", "short_lines"), *np.array(cuts, int).reshape(-1, 4).T)
-    before = texts.texts.offsets[changes.document]
-    text_after = replaced(texts.texts, before + changes.start, before + changes.end)
-    return Edit(dict(zip(names, values, strict=True)), text_after, changes)
+    return Edit(tags, replaced(strings, start[cut], end[cut]), changes)
 
 
 TAGGERS: dict[str, Callable[[Analysis, Rules], Tags]] = {"quality.dolma_gopher": gopher}
@@ -93,11 +98,52 @@ EDITORS: dict[str, Callable[[Analysis, Rules], Edit]] = {"quality.dolma_c4": c4}
 
 
 @cache
-def _naughty(path: str | None) -> tuple[frozenset[str], tuple[str, ...]]:
-    """Words without and with a space."""
-    entries = read_list(path) if path else ()
-    single = frozenset(entry for entry in entries if " " not in entry)
-    return single, tuple(entry for entry in entries if " " in entry)
+def _needles(naughty: str | None) -> tuple[Automaton, Mask]:
+    """What c4 looks for, and which of these has to be a word by itself."""
+    entries = read_list(naughty) if naughty else ()
+    needles = ["{", "lorem ipsum", "javascript", *entries]
+    return Automaton([needle.encode() for needle in needles]), np.array(
+        [" " not in needle for needle in needles]
+    )
+
+
+@njit(cache=True)
+def _lines(buffer: NDArray[np.uint8], offsets: Ints, space: Mask) -> tuple[Ints, ...]:
+    """Every line: document, start and end (with its newline) in the buffer, and 1 or 0 for having
+    no closing mark and for having fewer than three words."""
+    number = len(offsets) - 1
+    for byte in buffer:
+        number += byte == 10
+    document = np.empty(number, np.int64)
+    start = np.empty(number, np.int64)
+    end = np.empty(number, np.int64)
+    endless = np.empty(number, np.int64)
+    short = np.empty(number, np.int64)
+    n = 0
+    for d in range(len(offsets) - 1):
+        begin = offsets[d]
+        words = 0
+        last = np.uint8(0)  # byte that is not of white space
+        inside = False
+        for at in range(offsets[d], offsets[d + 1] + 1):
+            border = at == offsets[d + 1]
+            if border or buffer[at] == 10:
+                document[n], start[n], end[n] = d, begin, at if border else at + 1
+                # . ? ! "
+                endless[n] = not (last == 46 or last == 63 or last == 33 or last == 34)
+                short[n] = words < 3
+                n += 1
+                begin = at + 1
+                words = 0
+                last = np.uint8(0)
+                inside = False
+            elif space[at]:
+                inside = False
+            else:
+                words += not inside
+                inside = True
+                last = buffer[at]
+    return document, start, end, endless, short
 
 
 @cache
