@@ -3,6 +3,7 @@
 from pydantic import NonNegativeFloat, NonNegativeInt
 
 from jaxlm.config.base import Section
+from jaxlm.config.chinese import Chinese
 from jaxlm.config.dolma import DolmaC4, DolmaGopher
 from jaxlm.config.rules import PROSE, Kind, Rules, Share
 
@@ -91,3 +92,5 @@ class Quality(Section):
     """Gopher's rules as Dolma computes them."""
     dolma_c4: DolmaC4 = DolmaC4()
     """C4's rules as Dolma computes them."""
+    chinese: Chinese = Chinese()
+    """Text of scripts that put no space between words."""

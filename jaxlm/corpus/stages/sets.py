@@ -3,9 +3,11 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from jaxlm.config.chinese import Chinese
 from jaxlm.config.dolma import DolmaC4, DolmaGopher
 from jaxlm.config.quality import Code, Gopher, Length, Repetition
 from jaxlm.config.rules import Rules
+from jaxlm.config.text import Language
 
 
 @dataclass(frozen=True)
@@ -52,4 +54,6 @@ SETS: dict[str, RuleSet] = {
             "max_naughty_word": "has_naughty_word",
         },
     ),
+    "chinese": RuleSet("quality.chinese", Chinese()),
+    "language": RuleSet("language", Language()),
 }
