@@ -10,19 +10,20 @@ from jaxlm.config.dedup import Dedup
 from jaxlm.config.quality import Quality
 from jaxlm.config.routes import Route, with_value
 from jaxlm.config.rules import Kind, Rules
-from jaxlm.config.text import Language, Unicode
+from jaxlm.config.text import Unicode
 
-Format = Literal["auto", "text", "jsonl", "json", "parquet", "html", "pydoc", "metadata"]
+Format = Literal[
+    "auto", "text", "jsonl", "json", "parquet", "html", "markdown", "latex", "notebook", "code",
+    "warc", "pydoc", "metadata",
+]  # fmt: skip
 Stage = Literal[
     "unicode",
-    "language",
     "quality.length",
     "quality.gopher",
     "quality.repetition",
     "quality.code",
     "quality.dolma_gopher",
     "quality.dolma_c4",
-    "quality.chinese",
     "dedup.exact",
     "dedup.minhash",
 ]
@@ -39,9 +40,19 @@ class Source(Section):
     """Files: a local path or glob (**, {a,b}), hf://, s3://, gs://, https://, package:NAME/GLOB
     (files of an installed distribution), or python:topics, python:stdlib, python:descriptions."""
     format: Format = "auto"
-    """How a file is read; auto goes by its name (.txt .md .rst .py ..., .jsonl, .json, .parquet,
-    .html; all but parquet also with .gz or .zst). json is one array of records; a .json file that
-    holds a record a line is jsonl."""
+    """How a file is read; auto goes by its name (.txt .rst .py ..., .jsonl, .json, .parquet, .html,
+    .md, .tex, .ipynb, .warc, .wet; all but parquet also with .gz or .zst). json is one array of
+    records; a .json file that holds a record a line is jsonl. code is a source tree: each file with
+    its `programming_language`, without vendored, minified and binary ones."""
+    extract: Literal["main", "plain"] = "main"
+    """What is taken of HTML: the main content, or all that is text. Of Markdown: the text as it is
+    written without front matter, or without its markup."""
+    encoding: str = "auto"
+    """Encoding of texts, pages and JSON lines; auto: byte order mark, UTF-8, what a page or server
+    declares, or (not for JSON) what the bytes suggest. A text that may be wrong goes to the
+    ledger."""
+    notebook_outputs: bool = False
+    """Whether what cells of a notebook printed is kept."""
     weight: PositiveFloat = 1.0
     """Share of this source in the mixture, relative to the other sources' weights."""
     kind: Kind = "web"
@@ -52,9 +63,10 @@ class Source(Section):
     """Field or column with the text; a dot goes into an inner record (content.text). A list of
     strings is joined with newlines, a list of lists with blank lines."""
     id_field: Annotated[str, Field(min_length=1)] | None = None
-    """Field or column with the document's id; null: FILE:NUMBER of the record."""
+    """Field or column with the document's id; null: FILE:NUMBER of the record, or WARC-Record-ID.
+    A WARC has the fields record_id, url, date, content_type and language."""
     meta_fields: tuple[str, ...] = ()
-    """Further fields that stay with the document."""
+    """Further fields that stay with the document; url and date of a WARC always do."""
     split: str | None = None
     """Regular expression that separates documents inside a text; null: a text is one."""
     max_bytes: PositiveInt | None = None
@@ -67,6 +79,11 @@ class Source(Section):
         taken = {"id", "source", "text"} & set(self.meta_fields)
         if taken:
             raise ValueError(f"meta_fields cannot hold {', '.join(sorted(taken))}")
+        if self.encoding != "auto":
+            try:
+                "".encode(self.encoding)
+            except LookupError:
+                raise ValueError(f"encoding {self.encoding!r} is unknown") from None
         if self.split is not None:
             try:
                 pattern = re.compile(self.split)
@@ -83,10 +100,10 @@ class Limits(Section):
     max_document_bytes: PositiveInt = 16 << 20
     """A longer text goes to the ledger."""
     max_line_bytes: PositiveInt = 64 << 20
-    """A longer line of a .jsonl file goes to the ledger, unread; a longer record of a .json file
-    is an error, as is a longer text file whose documents `split` separates."""
+    """A longer line of a .jsonl file goes to the ledger, unread; so do a longer notebook, a longer
+    text file whose documents `split` separates, and a .json file from a longer record on."""
     max_expansion: PositiveInt = 300
-    """A compressed file that grows by more than this factor (plus 64 MiB) is refused."""
+    """A compressed file that grows by more than this factor (plus 64 MiB) is read no further."""
 
 
 class Prepare(Section):
@@ -113,8 +130,6 @@ class Prepare(Section):
     """What a reader refuses."""
     unicode: Unicode = Unicode()
     """Mending of encodings and characters."""
-    language: Language = Language()
-    """Which language a document is in."""
     quality: Quality = Quality()
     """Thresholds of the rule sets."""
     dedup: Dedup = Dedup()

@@ -1,4 +1,4 @@
-"""Opening input files: local or remote, decompressed within bounds, whole or refused."""
+"""Opening input files: local or remote, decompressed within bounds."""
 
 import contextlib
 import io
@@ -6,18 +6,24 @@ import zlib
 from collections.abc import Iterator
 from typing import Any, BinaryIO, cast
 
-from jaxlm.config.corpus import Limits, Source
+from jaxlm.config.corpus import Limits
 from jaxlm.corpus.listing import InputFile
-from jaxlm.errors import UserError
 
 FREE_EXPANSION = 64 << 20
 
 
-def broken(source: Source, file: InputFile, reason: str) -> str:
-    return (
-        f"source {source.name!r}: {file.path} is broken or unreadable: {reason}; "
-        "fetch the file again or leave it out of the source's path"
-    )
+class ExpansionError(Exception):
+    """A compressed file grew beyond the limit."""
+
+    def __init__(self, factor: float) -> None:
+        self.factor = factor
+        super().__init__(f"it expands to more than {factor:.1f} times its size")
+
+
+def expands_too_far(file: InputFile, size: int, limits: Limits) -> None:
+    """Raise ExpansionError when a file has grown to more bytes than it may."""
+    if size > limits.max_expansion * max(file.size, 1) + FREE_EXPANSION:
+        raise ExpansionError(round(size / max(file.size, 1), 1))
 
 
 def raw_file(file: InputFile) -> contextlib.AbstractContextManager[Any]:
@@ -30,28 +36,28 @@ def raw_file(file: InputFile) -> contextlib.AbstractContextManager[Any]:
 
 
 @contextlib.contextmanager
-def open_file(source: Source, file: InputFile, limits: Limits) -> Iterator[Any]:
-    """The file's bytes, decompressed, and no more of them than limits.max_expansion allows."""
+def open_file(file: InputFile, limits: Limits) -> Iterator[Any]:
+    """The file's bytes, decompressed, and no more of them than limits.max_expansion allows.
+
+    Reading raises zlib.error or EOFError where they are broken or cut off, ExpansionError where
+    they grow too far.
+    """
     with raw_file(file) as raw:
         path = file.path.lower()
         if not path.endswith((".gz", ".zst")):
             yield raw
             return
-        inner = _gzip(raw) if path.endswith(".gz") else _zstd(raw, source, file)
-        allowed = limits.max_expansion * max(file.size, 1) + FREE_EXPANSION
-        message = (
-            f"source {source.name!r}: {file.path} expands to more than {limits.max_expansion} "
-            "times its size; if that is right, raise prepare.limits.max_expansion"
-        )
-        yield io.BufferedReader(_Pieces(inner, allowed, message), 1 << 20)
+        inner = _gzip(raw) if path.endswith(".gz") else _zstd(raw)
+        yield io.BufferedReader(_Pieces(inner, file, limits), 1 << 20)
 
 
 class _Pieces(io.RawIOBase):
     """A raw stream over an iterator of byte strings, with a bound on their sum."""
 
-    def __init__(self, pieces: Iterator[bytes], allowed: int, message: str) -> None:
-        self._pieces, self._allowed, self._message = pieces, allowed, message
+    def __init__(self, pieces: Iterator[bytes], file: InputFile, limits: Limits) -> None:
+        self._pieces, self._file, self._limits = pieces, file, limits
         self._piece = memoryview(b"")
+        self._size = 0
 
     def readable(self) -> bool:
         return True
@@ -61,9 +67,8 @@ class _Pieces(io.RawIOBase):
             piece = next(self._pieces, None)
             if piece is None:
                 return 0
-            self._allowed -= len(piece)
-            if self._allowed < 0:
-                raise UserError(self._message)
+            self._size += len(piece)
+            expands_too_far(self._file, self._size, self._limits)
             self._piece = memoryview(piece)
         n = min(len(buffer), len(self._piece))
         buffer[:n] = self._piece[:n]
@@ -88,8 +93,9 @@ def _gzip(raw: BinaryIO) -> Iterator[bytes]:
             raise EOFError("the gzip stream ends early")
 
 
-def _zstd(raw: BinaryIO, source: Source, file: InputFile) -> Iterator[bytes]:
-    """Decompress zstd frames. A short input piece bounds what one call can expand to."""
+def _zstd(raw: BinaryIO) -> Iterator[bytes]:
+    """Decompress zstd frames; raises zlib.error or EOFError as `_gzip` does. A short input piece
+    bounds what one call can expand to."""
     import zstandard
 
     stream: Any = None
@@ -103,7 +109,7 @@ def _zstd(raw: BinaryIO, source: Source, file: InputFile) -> Iterator[bytes]:
             if stream.eof:
                 stream, rest = None, stream.unused_data
     except zstandard.ZstdError as error:
-        raise UserError(broken(source, file, str(error))) from None
+        raise zlib.error(str(error)) from None
     if stream is not None:
         raise EOFError("the zstd stream ends early")
 

@@ -20,7 +20,7 @@ EXTRAS = {"hf": "hf", "s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs", "http": 
 STAMPS = ("ETag", "etag", "sha", "blob_id", "LastModified", "updated", "mtime")
 COMPRESSIONS = (".gz", ".zst")
 SOURCE_TEXT = """
-.txt .text .md .rst .tex .org .py .pyi .c .h .cc .cpp .hpp .cu .rs .go .java .kt .scala .js .ts
+.txt .text .rst .org .py .pyi .c .h .cc .cpp .hpp .cu .rs .go .java .kt .scala .js .ts
 .tsx .jsx .rb .php .pl .lua .r .jl .hs .ml .swift .cs .sh .sql .css .yaml .yml .toml .ini .cfg
 .cmake .f90 .m .el .lisp .clj .ex .erl .zig .nim
 """
@@ -28,14 +28,19 @@ FORMATS = {
     **dict.fromkeys(SOURCE_TEXT.split(), "text"),
     **dict.fromkeys((".jsonl", ".ndjson"), "jsonl"),
     ".json": "json",
-    **dict.fromkeys((".html", ".htm"), "html"),
+    **dict.fromkeys((".html", ".htm", ".xhtml"), "html"),
+    **dict.fromkeys((".md", ".markdown"), "markdown"),
+    ".tex": "latex",
+    ".ipynb": "notebook",
+    **dict.fromkeys((".warc", ".wet"), "warc"),
     ".parquet": "parquet",
 }
 
 
 @dataclass(frozen=True)
 class InputFile:
-    """One file. `name` is its path below the source's root and begins its documents' ids."""
+    """One file. `name` is its path below the source's root and begins its documents' ids; its
+    format is one of the config's, or "unknown"."""
 
     path: str
     name: str
@@ -48,8 +53,8 @@ class InputFile:
 def files(source: Source) -> list[InputFile]:
     """The input files of a resolved source, sorted by name.
 
-    Raises UserError when there are none, when one cannot be listed, or when its name does not
-    tell its format and the config does not either.
+    Raises UserError when there are none, when one cannot be listed, or when neither the config
+    nor the name of any tells a format.
     """
     path = source.path
     assert path is not None, "recipes are resolved"
@@ -62,6 +67,12 @@ def files(source: Source) -> list[InputFile]:
         found = [file for part in braces(path) for file in _listed(part, source)]
     if not found:
         raise UserError(f"source {source.name!r}: no file matches {path}")
+    if all(file.format == "unknown" for file in found):
+        raise UserError(
+            f"source {source.name!r}: the name of {found[0].path} does not tell its format; "
+            "set format to text, jsonl, json, parquet, html, markdown, latex, notebook, code or "
+            "warc"
+        )
     return sorted(found, key=lambda file: file.name)
 
 
@@ -70,14 +81,9 @@ def _input(
 ) -> InputFile:
     """`auto` is the format where the name does not tell it."""
     kind = source.format if source.format != "auto" else auto or FORMATS.get(plain_suffix(path))
-    if kind is None:
-        raise UserError(
-            f"source {source.name!r}: the name of {path} does not tell its format; "
-            "set format to text, jsonl, json, parquet or html"
-        )
     # a file name need not be UTF-8, but ids are
     name = os.fsencode(name).decode(errors="backslashreplace")
-    return InputFile(path, name, kind, size, stamp)
+    return InputFile(path, name, kind or "unknown", size, stamp)
 
 
 def braces(path: str) -> list[str]:

@@ -3,7 +3,7 @@
 import difflib
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
 from ruamel.yaml import YAML
@@ -37,6 +37,9 @@ class Recipe(Section):
     id_field: str | None = None
     meta_fields: tuple[str, ...] = ()
     split: str | None = None
+    extract: Literal["main", "plain"] = "main"
+    encoding: str = "auto"
+    notebook_outputs: bool = False
 
 
 def data_folder() -> Path:

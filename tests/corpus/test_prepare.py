@@ -210,15 +210,24 @@ def test_all_missing_sources_are_told_at_once_and_nothing_is_lost(tmp_path: Path
         prepare(config(tmp_path, []), Workdir(tmp_path / "run"), no_progress)
 
 
-def test_a_broken_file_ends_the_run_and_nothing_is_lost(raw: Path, tmp_path: Path) -> None:
-    old = earlier(tmp_path)
-    whole = zstandard.ZstdCompressor().compress((raw / "a.jsonl").read_bytes())
-    (tmp_path / "cut.jsonl.zst").write_bytes(whole[: len(whole) // 2])
-    bad = [*sources(raw), {"name": "cut", "path": f"{tmp_path}/cut.jsonl.zst"}]
-    with pytest.raises(UserError, match=r"source 'cut': .*cut.jsonl.zst is broken"):
-        prepare(config(tmp_path, bad), Workdir(tmp_path / "run"), no_progress)
-    assert old.read_text() == "old"
-    assert list((tmp_path / "run").iterdir()) == [old.parent]
+def test_a_broken_file_is_told_and_the_run_goes_on(tmp_path: Path) -> None:
+    rows = [json.dumps({"id": f"d{i}", "text": prose(i)}) for i in range(400)]
+    whole = zstandard.ZstdCompressor().compress("\n".join(rows).encode())
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "1.jsonl.zst").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "in" / "2.jsonl").write_text(json.dumps({"id": "last", "text": prose(2000)}))
+    source = {"name": "cut", "path": f"{tmp_path}/in/*", "id_field": "id"}
+    prepare(config(tmp_path, [source]), Workdir(tmp_path / "run"), no_progress)
+    corpus = tmp_path / "run" / "corpus"
+    ids = {document["id"] for document in documents(corpus, "cut")}
+    assert {"d0", "last"} <= ids
+    assert len(ids) < 390
+    broken = [e for e in lines(corpus / "ledger.jsonl.zst") if e["rule"] == "broken_file"]
+    assert [(e["id"], e["action"], e["value"]) for e in broken] == [
+        ("1.jsonl.zst", "error", "the zstd stream ends early")
+    ]
+    rules = json.loads((corpus / "stats.json").read_text())["sources"]["cut"]["rules"]
+    assert rules["read.broken_file"]["documents"] == 1
 
 
 def test_a_source_that_is_left_empty_is_told_with_the_rules(raw: Path, tmp_path: Path) -> None:
