@@ -24,8 +24,11 @@ Stage = Literal[
     "quality.code",
     "quality.dolma_gopher",
     "quality.dolma_c4",
+    "dedup.url",
     "dedup.exact",
     "dedup.minhash",
+    "dedup.lines",
+    "dedup.sentences",
 ]
 
 

@@ -76,6 +76,8 @@ class Stage(Protocol):
     cuts: bool
     """Whether it may yield a Cut."""
 
+    def __init__(self, config: Dedup) -> None: ...
+
     def signature(self, documents: Documents, tags: Tags) -> Signature:
         """Arrays that stand for the documents; `tags` are those of their segment."""
         ...

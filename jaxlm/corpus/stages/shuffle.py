@@ -75,12 +75,16 @@ def write_run(folder: Path, columns: Columns) -> int:
 
 def read_part(folder: Path, names: Sequence[str], part: int, parts: int) -> Columns:
     """The records of all runs in a folder whose keys lie in part `part` of `parts` equal ranges."""
-    low = np.uint64((part << 64) // parts)
-    high = np.uint64(((part + 1 << 64) // parts) - 1)
+    return read_range(folder, names, (part << 64) // parts, (part + 1 << 64) // parts - 1)
+
+
+def read_range(folder: Path, names: Sequence[str], low: int, high: int) -> Columns:
+    """The records of all runs in a folder with keys from `low` to `high`, both included."""
     pieces: dict[str, list[NDArray[Any]]] = {name: [] for name in names}
     for run in sorted(folder.iterdir()):
         key = load_array(run / "key.npy")
-        begin, end = np.searchsorted(key, low), np.searchsorted(key, high, "right")
+        begin = np.searchsorted(key, np.uint64(low))
+        end = np.searchsorted(key, np.uint64(high), "right")
         for name in names:
             pieces[name].append(load_array(run / f"{name}.npy")[begin:end])
     return {name: np.concatenate(found) for name, found in pieces.items()}
