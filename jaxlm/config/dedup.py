@@ -57,6 +57,19 @@ class Sentences(Section):
     """Kinds of source that are judged."""
 
 
+class Substring(Section):
+    """Stretches of text that occurred before in this document or another; the first one stays."""
+
+    min_bytes: Annotated[int, Field(ge=2, le=1 << 20)] = 200
+    """Length in bytes from which a stretch counts; 50 tokens of English text, the length of Lee et
+    al. 2022 (arXiv:2107.06499), are about 200."""
+    action: Literal["cut", "drop"] = "cut"
+    """cut: what occurred before is cut out. drop: documents of which more than max_share occurred
+    before are dropped, all others stay as they are."""
+    max_share: Annotated[float, Field(ge=0, le=1)] = 0.5
+    """For drop: share of a document's bytes that may have occurred before."""
+
+
 class Dedup(Section):
     """Removal of documents, and of parts of them, that are there already."""
 
@@ -88,6 +101,8 @@ class Dedup(Section):
     """Boilerplate lines of a site."""
     sentences: Sentences = Sentences()
     """Repeated spans of sentences."""
+    substring: Substring = Substring()
+    """Repeated stretches of text."""
 
     @model_validator(mode="after")
     def _needs(self) -> Self:
