@@ -10,7 +10,7 @@ from jaxlm.config.dedup import Dedup
 from jaxlm.config.quality import Quality
 from jaxlm.config.routes import Route, with_value
 from jaxlm.config.rules import Kind, Rules
-from jaxlm.config.text import Unicode
+from jaxlm.config.text import Language, Unicode
 
 Format = Literal[
     "auto", "text", "jsonl", "json", "parquet", "html", "markdown", "latex", "notebook", "code",
@@ -18,12 +18,14 @@ Format = Literal[
 ]  # fmt: skip
 Stage = Literal[
     "unicode",
+    "language",
     "quality.length",
     "quality.gopher",
     "quality.repetition",
     "quality.code",
     "quality.dolma_gopher",
     "quality.dolma_c4",
+    "quality.chinese",
     "dedup.url",
     "dedup.exact",
     "dedup.minhash",
@@ -133,6 +135,8 @@ class Prepare(Section):
     """What a reader refuses."""
     unicode: Unicode = Unicode()
     """Mending of encodings and characters."""
+    language: Language = Language()
+    """Which language a document is in."""
     quality: Quality = Quality()
     """Thresholds of the rule sets."""
     dedup: Dedup = Dedup()
