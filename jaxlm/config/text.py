@@ -8,7 +8,14 @@ from jaxlm.config.rules import Rules, Share
 
 
 class Unicode(Rules):
-    """Mends what is the same text written in another way."""
+    """Mends what is the same text written in another way: NFC, \\n as the only end of a line, no
+    control characters."""
+
+    mojibake: bool = True
+    """Mend UTF-8 that was read as another encoding ("schÃ¶n"), by ftfy, in lines that look so."""
+    invisible: bool = False
+    """Drop soft hyphens, zero-width spaces and marks of direction (not the joiners that Persian,
+    Indic scripts and emoji need)."""
 
 
 class Language(Rules):
