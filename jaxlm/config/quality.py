@@ -6,6 +6,7 @@ from jaxlm.config.base import Section
 from jaxlm.config.chinese import Chinese
 from jaxlm.config.dolma import DolmaC4, DolmaGopher
 from jaxlm.config.rules import PROSE, Kind, Rules, Share
+from jaxlm.config.words import Forum, Lists, Repeats, StopWords, Symbols, Wiki
 
 
 class Length(Rules):
@@ -94,3 +95,15 @@ class Quality(Section):
     """C4's rules as Dolma computes them."""
     chinese: Chinese = Chinese()
     """Text of scripts that put no space between words."""
+    repeats: Repeats = Repeats()
+    """Words and sentences that stand many times in a row."""
+    stop_words: StopWords = StopWords()
+    """Documents without the commonest words."""
+    symbols: Symbols = Symbols()
+    """Symbols for each word."""
+    forum: Forum = Forum()
+    """Posts that readers did not like."""
+    wiki: Wiki = Wiki()
+    """Stubs of an encyclopedia."""
+    lists: Lists = Lists()
+    """Words and addresses that are not wanted."""

@@ -1,10 +1,24 @@
-"""Lists of words, addresses and domains that come from a file: an entry a line, # for comments."""
+"""Lists of words, addresses and domains from files, and where their entries occur.
+
+A list has an entry a line; blank lines and those that begin with # are left out.
+"""
 
 import re
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
+from typing import Any
+from unicodedata import category
 
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from jaxlm.corpus.automaton import Automaton, Matches
+from jaxlm.corpus.characters import CODES, decode, spaceless, table
+from jaxlm.corpus.documents import Strings
 from jaxlm.corpus.recipes import data_folder
+from jaxlm.corpus.statistics import Ints, Mask
 from jaxlm.errors import UserError
 
 MOST_BYTES = 1 << 30
@@ -49,3 +63,77 @@ def read_list(name: str) -> tuple[str, ...]:
     if not found:
         raise UserError(f"list {path}: no entries in it")
     return found
+
+
+class WordList:
+    """Finds words and phrases as whole words. ASCII letters match in either case, others in lower
+    case, upper case and where a word begins with a capital."""
+
+    def __init__(self, entries: Iterable[str]) -> None:
+        self.entries = tuple(dict.fromkeys(entries))
+        forms: list[bytes] = []
+        entry: list[int] = []
+        for number, word in enumerate(self.entries):
+            for form in sorted(
+                {
+                    f.encode().lower()
+                    for f in (word, word.lower(), word.upper(), word.title(), word.capitalize())
+                }
+            ):
+                forms.append(form)
+                entry.append(number)
+        self._automaton = Automaton(forms)
+        self._entry = np.array(entry, np.int64)
+
+    def find(self, texts: Strings) -> Matches:
+        """The occurrences; `pattern` is an index into entries. Two of the same entry do not
+        overlap."""
+        found = self._automaton.find(texts)
+        if not len(found.starts):
+            return found
+        letters = _letters(np.ascontiguousarray(texts.buffer), texts.offsets, _alphanumeric())
+        inside = np.zeros(len(letters) + 1, np.bool_)  # between two letters of a word
+        inside[1:-1] = letters[:-1] & letters[1:]
+        inside[texts.offsets] = False
+        whole = ~inside[found.starts] & ~inside[found.ends]
+        entry = self._entry[found.pattern]
+        whole &= _apart(entry, found.starts, found.ends, whole, len(self.entries))
+        return Matches(entry[whole], found.document[whole], found.starts[whole], found.ends[whole])
+
+
+@cache
+def word_list(names: tuple[str, ...]) -> WordList:
+    """The entries of some lists together. Raises UserError as read_list does."""
+    return WordList(entry for name in names for entry in read_list(name))
+
+
+@cache
+def _alphanumeric() -> NDArray[Any]:
+    """Letters, digits, marks and _ of scripts that put spaces between words, bool [CODES]."""
+    mask = table(lambda c: c.isalnum() or c == "_" or category(c)[0] == "M", np.bool_)
+    return mask & ~spaceless()
+
+
+@njit(cache=True)
+def _letters(buffer: NDArray[np.uint8], offsets: Ints, alphanumeric: Mask) -> Mask:
+    """True at every byte of a letter."""
+    out = np.zeros(len(buffer), np.bool_)
+    at = 0
+    while at < len(buffer):
+        code, width = decode(buffer, at)
+        if code < CODES and alphanumeric[code]:
+            out[at : at + width] = True
+        at += width
+    return out
+
+
+@njit(cache=True)
+def _apart(entry: Ints, starts: Ints, ends: Ints, good: Mask, entries: int) -> Mask:
+    """Which of the good occurrences begin after the last one of their entry that was taken."""
+    out = np.zeros(len(entry), np.bool_)
+    last = np.full(entries, -1, np.int64)
+    for i in range(len(entry)):
+        if good[i] and starts[i] >= last[entry[i]]:
+            out[i] = True
+            last[entry[i]] = ends[i]
+    return out

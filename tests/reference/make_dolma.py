@@ -1,5 +1,5 @@
 """Makes dolma.npz: what the taggers of Dolma 1.2.1 say of some documents of rule_decisions and of
-texts that try its corners.
+texts that try its corners; and dolma_repeats.json: how often it finds tokens repeated.
 
     python3.12 -m venv VENV; VENV/bin/pip install dolma==1.2.1
     VENV/bin/python tests/reference/make_dolma.py
@@ -15,6 +15,7 @@ import zstandard
 from dolma.core.data_types import Document
 from dolma.taggers.c4 import C4Tagger, FasterC4Tagger
 from dolma.taggers.gopher import GopherTagger
+from dolma.taggers.repetitions.utils import find_periodic_sequences
 
 FOLDER = Path(__file__).parent
 EVERY = 9
@@ -63,6 +64,16 @@ def main() -> None:
                 column = out.setdefault(f"{name}.{kind}", np.full(len(texts), missing))
                 column[i] = value
     np.savez_compressed(FOLDER / "dolma.npz", **out)  # type: ignore[arg-type]
+    rng = np.random.default_rng(1)
+    rows = []
+    for _ in range(60):
+        period, times = rng.integers(1, 14), rng.integers(1, 12)
+        unit = rng.integers(0, 40, period).tolist()
+        before, after = (rng.integers(0, 40, rng.integers(0, 20)).tolist() for _ in range(2))
+        tokens = np.array(before + unit * int(times) + after)
+        found = [s.times for s in find_periodic_sequences(tokens, max_period=13)]
+        rows.append({"tokens": tokens.tolist(), "times": int(max(found, default=0))})
+    (FOLDER / "dolma_repeats.json").write_text(json.dumps(rows) + "\n")
 
 
 if __name__ == "__main__":

@@ -19,20 +19,20 @@ from numpy.typing import NDArray
 
 from jaxlm.config.rules import Rules
 from jaxlm.corpus.documents import Documents
-from jaxlm.corpus.stages import chinese, dolma, language, quality, unicode
+from jaxlm.corpus.stages import chinese, dolma, language, lists, quality, unicode, words
 from jaxlm.corpus.stages.base import Changes, Edit, Tags
 from jaxlm.corpus.stages.decide import Failure, decide
 from jaxlm.corpus.stages.duplicates import DUPLICATES, Duplicate
 from jaxlm.corpus.statistics import Analysis
 
 TAGGERS: dict[str, Callable[[Analysis, Rules], Tags]] = (
-    quality.TAGGERS | chinese.TAGGERS | dolma.TAGGERS
+    quality.TAGGERS | chinese.TAGGERS | dolma.TAGGERS | lists.TAGGERS | words.TAGGERS
 )
 EDITORS: dict[str, Callable[[Analysis, Rules], Edit]] = unicode.EDITORS | dolma.EDITORS
 LABELLERS: dict[str, Callable[[Documents, Rules], tuple[NDArray[np.str_], Tags]]] = (
     language.LABELLERS
 )
-SPANS: dict[str, Callable[[str, Rules], dict[str, list[tuple[int, int]]]]] = {}
+SPANS: dict[str, Callable[[str, Rules], dict[str, list[tuple[int, int]]]]] = lists.SPANS
 
 __all__ = [
     "DUPLICATES",

@@ -8,6 +8,7 @@ from jaxlm.config.dolma import DolmaC4, DolmaGopher
 from jaxlm.config.quality import Code, Gopher, Length, Repetition
 from jaxlm.config.rules import Rules
 from jaxlm.config.text import Language
+from jaxlm.config.words import Forum, Repeats, StopWords, Symbols, Wiki
 
 
 @dataclass(frozen=True)
@@ -56,4 +57,9 @@ SETS: dict[str, RuleSet] = {
     ),
     "chinese": RuleSet("quality.chinese", Chinese()),
     "language": RuleSet("language", Language()),
+    "repeats": RuleSet("quality.repeats", Repeats()),
+    "stop_words": RuleSet("quality.stop_words", StopWords()),
+    "symbols": RuleSet("quality.symbols", Symbols()),
+    "forum": RuleSet("quality.forum", Forum()),
+    "wiki": RuleSet("quality.wiki", Wiki()),
 }
