@@ -16,7 +16,7 @@ from jaxlm.config.dedup import Dedup
 from jaxlm.corpus import characters
 from jaxlm.corpus import sentences as split
 from jaxlm.corpus.characters import CODES, decode
-from jaxlm.corpus.documents import Documents, load_array
+from jaxlm.corpus.documents import Documents, Strings, load_array
 from jaxlm.corpus.stages.base import Tags
 from jaxlm.corpus.stages.compare import Batch, Cut, Duplicate, Map, Signature, host, metadata
 from jaxlm.corpus.stages.exact import scope
@@ -98,8 +98,10 @@ class Sentences:
         self.config, self.section = config, config.sentences
 
     def signature(self, documents: Documents, tags: Tags) -> Signature:
-        """key: hashes of the sentences, in lower case with single spaces, uint64; start, end: with
-        the white space after it, bytes of its document, int64; first: int64 [D + 1]."""
+        """key: hashes of the sentences, in lower case with single spaces, uint64; start, end: from
+        its first character to that of the next one, line_end: the same but for a newline, bytes of
+        its document, int64; opens: whether it is the first of a line, bool; first: int64 [D + 1]
+        into them."""
         texts = documents.texts
         if documents.source.kind not in self.section.kinds:
             empty = np.empty(0, np.int64)
@@ -108,8 +110,12 @@ class Sentences:
         document = spans.documents
         seed = _seed(scope(documents, self.config).decode())
         keys, _ = _span_keys(texts.buffer, spans.starts, spans.ends, np.full(len(document), seed))
-        ends = split.with_space_after(texts, spans)
-        return _pieces(documents, keys, spans.starts, ends, document)
+        ends = texts.offsets[1:][document]
+        inner = np.flatnonzero(np.diff(document) == 0)
+        ends[inner] = spans.starts[inner + 1]
+        pieces = _pieces(documents, keys, spans.starts, ends, document)
+        line_ends = split.with_space_after(texts, spans) - texts.offsets[document]
+        return pieces | {"line_end": line_ends, "opens": _opens_line(texts, spans.starts)}
 
     def resolve(self, batches: Sequence[Batch], work: Path, run: Map) -> Iterator[Duplicate | Cut]:
         """Runs of sentences in which every one is part of a span that occurred before; the partner
@@ -122,7 +128,8 @@ class Sentences:
         found = _found(_repeated, runs, work / "found", section.span, run)
         for b, place, records in _by_batch(compared, found):
             document = records["document"] - place.start
-            first, starts, ends = (place.array(name) for name in ("first", "start", "end"))
+            first, starts, opening = (place.array(name) for name in ("first", "start", "opens"))
+            ends, line_ends = place.array("end"), place.array("line_end")
             borders = [*np.flatnonzero(opens(document)).tolist(), len(document)]
             for begin, end in itertools.pairwise(borders):
                 i = int(document[begin])
@@ -136,9 +143,18 @@ class Sentences:
                     continue
                 for piece, size, k in cuts:
                     partner = compared.partner(int(records["partner"][begin + k]))
-                    start, stop = int(starts[at + piece]), int(ends[at + piece + size - 1])
-                    yield Cut(b, i, start, stop, "span", size, partner)
+                    last = at + piece + size - 1
+                    # of whole lines nothing is left; inside a line its newline stays
+                    stop = ends[last] if opening[at + piece] else line_ends[last]
+                    yield Cut(b, i, int(starts[at + piece]), int(stop), "span", size, partner)
         add(self.config, self.name, parameters, (), ("key",), compared, run)
+
+
+def _opens_line(texts: Strings, starts: Ints) -> NDArray[np.bool_]:
+    """True where a piece is the first of its document or line."""
+    newlines = np.flatnonzero(texts.buffer == 10)
+    line = np.searchsorted(newlines, starts) + np.searchsorted(texts.offsets, starts, "right")
+    return opens(line)
 
 
 def _joined(pieces: Ints, span: int) -> list[tuple[int, int, int]]:
