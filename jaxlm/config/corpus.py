@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self, get_args
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from jaxlm.config.base import Section
-from jaxlm.config.dedup import Dedup
+from jaxlm.config.dedup import Decontamination, Dedup
 from jaxlm.config.quality import Quality
 from jaxlm.config.routes import Route, with_value
 from jaxlm.config.rules import Kind, Rules
@@ -37,6 +37,8 @@ Stage = Literal[
     "dedup.minhash",
     "dedup.lines",
     "dedup.sentences",
+    "dedup.substring",
+    "decontaminate",
 ]
 
 
@@ -147,6 +149,8 @@ class Prepare(Section):
     """Thresholds of the rule sets."""
     dedup: Dedup = Dedup()
     """Duplicates across the corpus."""
+    decontaminate: Decontamination = Decontamination()
+    """Text of evaluation sets."""
     batch_bytes: Annotated[int, Field(ge=1 << 10, le=1 << 30)] = 4 << 20
     """Text that a worker holds and judges at a time; more for a document that is longer."""
     shard_bytes: Annotated[int, Field(ge=1 << 10)] = 128 << 20
@@ -156,6 +160,8 @@ class Prepare(Section):
     def _check(self) -> Self:
         if len(set(self.stages)) < len(self.stages):
             raise ValueError("prepare.stages names a stage twice")
+        if "decontaminate" in self.stages and not self.decontaminate.sets:
+            raise ValueError("the stage decontaminate needs evaluation sets (decontaminate.sets)")
         for number, route in enumerate(self.routes):
             # documents that are compared with each other cannot go different ways
             stages = [stage for stage in get_args(Stage) if not stage.startswith("dedup.")]

@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, PositiveInt, model_validator
 
 from jaxlm.config.base import Section
-from jaxlm.config.rules import PROSE, Kind
+from jaxlm.config.rules import PROSE, Kind, Rules
 
 Share = Annotated[float, Field(gt=0, le=1)]
 
@@ -110,4 +110,62 @@ class Dedup(Section):
             raise ValueError("keep: quality needs the name of an attribute in quality")
         if self.keep == "source_priority" and not self.sources:
             raise ValueError("keep: source_priority needs names in sources")
+        return self
+
+
+class EvaluationSet(Section):
+    """Texts on which models are evaluated, read as a source is."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
+    """Name in the ledger."""
+    path: Annotated[str, Field(min_length=1)]
+    """Files, as in a source: JSON lines, Parquet, text, ..., each by its name."""
+    fields: Annotated[tuple[str, ...], Field(min_length=1)] = ("text",)
+    """Fields or columns whose texts are compared, each by itself."""
+    id_field: Annotated[str, Field(min_length=1)] | None = None
+    """Field or column with the item's id; null: FILE:NUMBER of the record."""
+    split: Annotated[str, Field(min_length=1)] | None = None
+    """Regular expression that separates the items of a text file ("\\n": a line each)."""
+
+
+class Decontamination(Rules):
+    """Documents with text of evaluation sets: runs of words that an item has too (Brown et al.
+    2020, arXiv:2005.14165, appendix C).
+
+    Words are letters and digits in lower case, without punctuation; a character of a script without
+    spaces is a word. Attributes: `overlaps`, the places where such a run begins, and `share`, the
+    share of a document's words that are in one.
+    """
+
+    sets: tuple[EvaluationSet, ...] = ()
+    """Evaluation sets."""
+    ngram: Annotated[int, Field(ge=2, le=100)] = 13
+    """Words a run. GPT-3 takes 8 to 13, by the length of a set's items."""
+    shortest: Annotated[int, Field(ge=1)] = 8
+    """An item with fewer words than a run is found where a document has all of it, down to so many
+    words; a shorter one is not looked for."""
+    common_items: PositiveInt = 10
+    """A run that more items than this have is a phrase of the sets' prompts and does not count."""
+    action: Literal["drop", "cut"] = "drop"
+    """drop: documents beyond the thresholds go. cut: so do they, and in all others the runs are
+    cut out."""
+    max_overlaps: Annotated[int, Field(ge=0)] | None = 0
+    """Places with a run, at most; null: no rule."""
+    max_share: Annotated[float, Field(ge=0, le=1)] | None = None
+    """Share of the words in a run, at most; null: no rule."""
+
+    @model_validator(mode="after")
+    def _check_sets(self) -> Self:
+        names = [each.name for each in self.sets]
+        if len(set(names)) < len(names):
+            raise ValueError("decontaminate.sets has two sets of the same name")
+        if self.shortest > self.ngram:
+            raise ValueError(f"shortest ({self.shortest}) is above ngram ({self.ngram})")
+        if self.action == "cut" and 0 in (self.max_overlaps, self.max_share):
+            raise ValueError(
+                "action: cut leaves nothing to cut when max_overlaps or max_share is 0; set it to "
+                "null, or to how much is too much"
+            )
+        if self.action == "drop" and self.max_overlaps is None and self.max_share is None:
+            raise ValueError("action: drop needs max_overlaps or max_share")
         return self

@@ -19,7 +19,16 @@ from numpy.typing import NDArray
 
 from jaxlm.config.rules import Rules
 from jaxlm.corpus.documents import Documents
-from jaxlm.corpus.stages import chinese, dolma, language, lists, quality, unicode, words
+from jaxlm.corpus.stages import (
+    chinese,
+    decontaminate,
+    dolma,
+    language,
+    lists,
+    quality,
+    unicode,
+    words,
+)
 from jaxlm.corpus.stages.base import Changes, Edit, Tags
 from jaxlm.corpus.stages.decide import Failure, decide
 from jaxlm.corpus.stages.duplicates import DUPLICATES, Duplicate
@@ -28,7 +37,9 @@ from jaxlm.corpus.statistics import Analysis
 TAGGERS: dict[str, Callable[[Analysis, Rules], Tags]] = (
     quality.TAGGERS | chinese.TAGGERS | dolma.TAGGERS | lists.TAGGERS | words.TAGGERS
 )
-EDITORS: dict[str, Callable[[Analysis, Rules], Edit]] = unicode.EDITORS | dolma.EDITORS
+EDITORS: dict[str, Callable[[Analysis, Rules], Edit]] = (
+    unicode.EDITORS | dolma.EDITORS | decontaminate.EDITORS
+)
 LABELLERS: dict[str, Callable[[Documents, Rules], tuple[NDArray[np.str_], Tags]]] = (
     language.LABELLERS
 )

@@ -4,6 +4,7 @@ from jaxlm.corpus.stages.compare import Batch, Cut, Duplicate, Map, Partner, Sig
 from jaxlm.corpus.stages.exact import Exact, Ids, Url
 from jaxlm.corpus.stages.lines import Lines, Sentences
 from jaxlm.corpus.stages.minhash import NearDuplicates
+from jaxlm.corpus.stages.substring import Substring
 
 DUPLICATES: dict[str, type[Stage]] = {
     "ids": Ids,
@@ -12,6 +13,7 @@ DUPLICATES: dict[str, type[Stage]] = {
     "dedup.minhash": NearDuplicates,
     "dedup.lines": Lines,
     "dedup.sentences": Sentences,
+    "dedup.substring": Substring,
 }
 
 __all__ = [
