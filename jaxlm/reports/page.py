@@ -12,13 +12,12 @@ import numpy as np
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 
 from jaxlm.errors import UserError
+from jaxlm.reports import corpus as corpora
 from jaxlm.reports import records, units
 from jaxlm.reports.charts import Chart, Series, draw, smooth
 from jaxlm.workdir import Workdir, write_text
 
-EXAMPLES = 5  # of each rule
 SAMPLES = 20
-ALARM_SHARE, ALARM_DOCUMENTS = 0.9, 10
 
 
 def write_report(workdir: Workdir) -> Path:
@@ -41,7 +40,10 @@ def write_report(workdir: Workdir) -> Path:
 
     config = read(records.read_config)
     corpus = read(records.read_corpus)
-    ledger = read(records.read_ledger, EXAMPLES)
+    ledger = read(records.read_ledger, corpora.EXAMPLES)
+    examples = read(records.read_examples, corpora.EXAMPLES)
+    timings = read(records.read_timings)
+    corpus_config = read(records.read_corpus_config)
     tokenizer = read(records.read_tokenizer)
     tokens = read(records.read_tokens)
     metrics = read(records.read_metrics)
@@ -53,16 +55,21 @@ def write_report(workdir: Workdir) -> Path:
     names = [s.name for s in config.keys.sources] if config else []
     for record in (corpus, tokens, evaluation):
         names += [name for name in (record.sources if record else ()) if name not in names]
+    rules = corpora.rules(corpus, ledger, examples)
     html = _environment().get_template("page.html").render(
         workdir=workdir.path,
         # nine colours: the ninth is for all further sources
         colour={name: min(index, 8) for index, name in enumerate(names)},
         config=config,
         corpus=corpus,
-        funnel=corpus and funnel(corpus),
-        rules=rules(corpus, ledger),
+        funnel=corpus and corpora.funnel(corpus),
+        speed=corpus and timings and corpora.speed(corpus, timings),
+        cpu=corpus and timings and corpora.cpu_times(corpus, timings),
+        rules=[rule for rule in rules if rule.documents or rule.judged],
         has_ledger=ledger is not None,
-        alarms=corpus and alarms(corpus, ledger),
+        # a corpus without timings is of a version that did not count what was judged
+        alarms=corpus and corpora.alarms(corpus, rules, corpus_config if timings else None),
+        never_failed=corpora.never_failed(rules),
         tokenizer=tokenizer,
         tokens=tokens,
         mixture=config and mixture(config.keys, tokens, metrics),
@@ -79,92 +86,6 @@ def write_report(workdir: Workdir) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     write_text(path, html)
     return path
-
-
-def funnel(corpus: records.CorpusStats) -> dict[str, Any]:
-    """Documents and bytes after each stage, by source and in all.
-
-    Sources may have stages of their own: a stage that a source lacks leaves it as it was.
-    """
-    stages: list[str] = []
-    for source in corpus.sources.values():
-        stages += [s.stage for s in source.stages if s.stage not in stages]
-    zero = records.Count(documents=0, bytes=0)
-    table: dict[str, dict[str, records.Count]] = {}
-    for name, source in corpus.sources.items():
-        own = {stage.stage: stage for stage in source.stages}
-        before: records.Count = zero
-        table[name] = {stage: (before := own.get(stage, before)) for stage in stages}
-    totals = {
-        stage: records.Count(
-            documents=sum(row[stage].documents for row in table.values()),
-            bytes=sum(row[stage].bytes for row in table.values()),
-        )
-        for stage in stages
-    }
-    return {
-        "stages": stages,
-        "table": table,
-        "totals": totals,
-        "read": totals[stages[0]] if stages else zero,
-        "kept": totals[stages[-1]] if stages else zero,
-        "widest": records.Count(
-            documents=max((t.documents for t in totals.values()), default=0),
-            bytes=max((t.bytes for t in totals.values()), default=0),
-        ),
-    }
-
-
-def rules(
-    corpus: records.CorpusStats | None, ledger: dict[str, records.RuleRecord] | None
-) -> list[dict[str, Any]]:
-    """One row a rule that did something, most documents first: counts of stats.json, actions and
-    examples of the ledger."""
-    rows: dict[str, dict[str, Any]] = {}
-
-    def row_of(name: str) -> dict[str, Any]:
-        new = {"name": name, "documents": 0, "bytes": 0, "sources": {}}
-        return rows.setdefault(name, new | {"actions": [], "examples": []})
-
-    for source, stats in (corpus.sources if corpus else {}).items():
-        for name, count in stats.rules.items():
-            row = row_of(name)
-            row["documents"] += count.documents
-            row["bytes"] += count.bytes
-            if count.documents:
-                row["sources"][source] = count.documents
-    for name, record in (ledger or {}).items():
-        if name not in rows:
-            row_of(name).update(
-                documents=record.actions.total(),
-                bytes=None,
-                sources=dict(sorted(record.sources.items())),
-            )
-        rows[name].update(actions=sorted(record.actions), examples=record.examples)
-    fired = [row for row in rows.values() if row["documents"]]
-    return sorted(fired, key=lambda row: (-row["documents"], row["name"]))
-
-
-def alarms(corpus: records.CorpusStats, ledger: dict[str, records.RuleRecord] | None) -> list[str]:
-    """Sources that were cut, rules that took nearly all of one, rules that never did anything."""
-    found, fired = [], dict[str, bool]()
-    for source, stats in corpus.sources.items():
-        read = stats.stages[0].documents if stats.stages else 0
-        if stats.cut_at_max_bytes:
-            limit = units.size(stats.max_bytes or 0)
-            found.append(f"{source} was read up to its max_bytes, {limit}; it has more")
-        for rule, count in stats.rules.items():
-            fired[rule] = fired.get(rule, False) or count.documents > 0
-            # a rule that changes most documents is no alarm
-            drops = ledger is None or rule not in ledger or "drop" in ledger[rule].actions
-            if drops and read >= ALARM_DOCUMENTS and count.documents >= ALARM_SHARE * read:
-                found.append(
-                    f"{rule} took {units.whole(count.documents)} of the {units.whole(read)} "
-                    f"documents of {source}"
-                )
-    if idle := [rule for rule, did in sorted(fired.items()) if not did]:
-        found.append(f"Never fired: {', '.join(idle)}")
-    return found
 
 
 def mixture(
@@ -251,18 +172,14 @@ def _environment() -> Environment:
     )
     for function in (units.whole, units.short, units.size, units.duration, units.percent):
         environment.filters[function.__name__] = function
-    environment.filters["value"] = _value
+    environment.filters["value"] = corpora.number
     script = _source("page.js") or ""
     environment.globals |= {
         "isfinite": math.isfinite,
+        "box": (corpora.WIDTH, corpora.HEIGHT),
         "style": _source("page.css"),
         "script": script,
         # the page's policy runs this one script and no other, whatever stands in a document
         "script_hash": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     }
     return environment
-
-
-def _value(value: Any) -> str:
-    """A value or threshold of the ledger: numbers short, anything else as it is."""
-    return f"{value:.4g}" if isinstance(value, float) else str(value)

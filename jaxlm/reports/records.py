@@ -9,14 +9,17 @@ from array import array
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import zstandard
 from pydantic import (
     BaseModel,
     ConfigDict,
+    Field,
+    NonNegativeFloat,
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
@@ -30,6 +33,10 @@ from jaxlm.workdir import Workdir
 
 MAX_LINE = 1 << 24
 MAX_FILE = 1 << 28
+BINS = 32
+
+type Spans = list[tuple[NonNegativeInt, NonNegativeInt]]
+"""Characters from:to of a text."""
 
 
 class Record(BaseModel):
@@ -47,10 +54,21 @@ class Stage(Count):
     stage: str
 
 
+class RuleStats(Count):
+    """Documents that a rule dropped or changed. One with a threshold says also how many it judged,
+    how many of these failed it, and how its values are spread: below 0, 30 bins of a tenth of the
+    threshold (of 1 where that is 0), the rest."""
+
+    judged: NonNegativeInt = 0
+    failed: NonNegativeInt = 0
+    threshold: float | None = None
+    histogram: Annotated[list[NonNegativeInt], Field(max_length=BINS)] = []
+
+
 class SourceStats(Record):
     kind: str
     stages: list[Stage]
-    rules: dict[str, Count]
+    rules: dict[str, RuleStats]
     max_bytes: PositiveInt | None = None
     cut_at_max_bytes: bool = False
 
@@ -61,8 +79,22 @@ class CorpusStats(Record):
     sources: dict[str, SourceStats]
 
 
+class Timings(Record):
+    """corpus/timings.json: seconds of the whole preparation, CPU seconds by source and stage."""
+
+    seconds: NonNegativeFloat
+    cpu_seconds: dict[str, dict[str, NonNegativeFloat]] = {}
+
+
+class CorpusConfig(Record):
+    """corpus/config.json: the config that the corpus was made with."""
+
+    prepare: dict[str, Any]
+
+
 class LedgerEntry(Record):
-    """A line of corpus/ledger.jsonl.zst: one document that one rule dropped or changed."""
+    """A line of corpus/ledger.jsonl.zst: one document that one rule dropped or changed. The spans
+    are of the whole text, of which the excerpt is the beginning."""
 
     source: str
     id: str
@@ -73,6 +105,25 @@ class LedgerEntry(Record):
     threshold: Any = None
     excerpt: str = ""
     partner: str | None = None
+    note: str | None = None
+    spans: Spans = []
+
+
+class Example(Record):
+    """A line of corpus/examples.jsonl.zst: a document that a rule dropped or barely kept. `text`
+    is a piece of `characters`, from character `start` on; the spans are of the piece."""
+
+    source: str
+    id: str
+    stage: str
+    rule: str
+    dropped: bool
+    value: float
+    threshold: float
+    text: str
+    start: Annotated[NonNegativeInt, Field(alias="from")]
+    characters: NonNegativeInt
+    spans: Spans
 
 
 class TokenizerManifest(Record):
@@ -218,6 +269,16 @@ def read_corpus(workdir: Workdir) -> CorpusStats | None:
     return _read_json(workdir.corpus / "stats.json", CorpusStats)
 
 
+def read_timings(workdir: Workdir) -> Timings | None:
+    """Read corpus/timings.json."""
+    return _read_json(workdir.corpus / "timings.json", Timings)
+
+
+def read_corpus_config(workdir: Workdir) -> CorpusConfig | None:
+    """Read corpus/config.json."""
+    return _read_json(workdir.corpus / "config.json", CorpusConfig)
+
+
 def read_tokenizer(workdir: Workdir) -> TokenizerManifest | None:
     """Read tokenizer/manifest.json."""
     return _read_json(workdir.tokenizer / "manifest.json", TokenizerManifest)
@@ -259,6 +320,32 @@ def read_ledger(workdir: Workdir, examples: int) -> dict[str, RuleRecord] | None
     for name, kept in smallest.items():
         rules[name].examples = [_parse(LedgerEntry, line, str(path)) for _, line in kept]
     return dict(sorted(rules.items()))
+
+
+def read_examples(workdir: Workdir, most: int) -> dict[tuple[str, bool], list[Example]] | None:
+    """Read at most `most` examples of what each rule (stage.rule) dropped (True) and barely kept.
+
+    The sources take turns, so that a large one does not hide the others: each with its dropped
+    ones in an order of chance that is always the same, the kept ones nearest to the threshold.
+    """
+    path = workdir.corpus / "examples.jsonl.zst"
+    if not path.is_file():
+        return None
+    found: dict[tuple[str, bool], dict[str, list[tuple[float, int, int, Example]]]] = {}
+    for number, line, _ in _lines(path, _zstd_pieces(path)):
+        one = _parse(Example, line, f"{path}:{number}")
+        kept = found.setdefault((f"{one.stage}.{one.rule}", one.dropped), {})
+        ranked = kept.setdefault(one.source, [])
+        distance = 0.0 if one.dropped else abs(one.value - one.threshold)
+        ranked.append((distance, zlib.crc32(line), number, one))
+        ranked.sort(key=lambda entry: entry[:3])
+        del ranked[most:]
+    return {
+        key: [one for turn in zip_longest(*sources.values()) for *_, one in filter(None, turn)][
+            :most
+        ]
+        for key, sources in sorted(found.items())
+    }
 
 
 def read_metrics(workdir: Workdir) -> Metrics | None:

@@ -25,6 +25,23 @@ def entry(source: str, name: str, rule: str, **more: Any) -> dict[str, Any]:
     return line | {"value": 0.25, "threshold": 0.1, "excerpt": f"text of {name}"} | more
 
 
+def judged(
+    threshold: float, bins: dict[int, int], failed: int, documents: int, size: int
+) -> dict[str, Any]:
+    """The counts of a rule with a threshold; bins: number of documents by number of the bin."""
+    histogram = [bins.get(i, 0) for i in range(32)]
+    return {"documents": documents, "bytes": size, "judged": sum(histogram), "failed": failed,
+            "threshold": threshold, "histogram": histogram}  # fmt: skip
+
+
+def example(source: str, name: str, rule: str, dropped: bool, **more: Any) -> dict[str, Any]:
+    """A line of the examples."""
+    line = {"source": source, "id": name, "stage": "quality", "rule": rule, "dropped": dropped}
+    text = f"text of {name}"
+    return line | {"value": 0.25, "threshold": 0.1, "text": text, "from": 0,
+                   "characters": len(text), "spans": []} | more  # fmt: skip
+
+
 def metric(step: int, loss: float | None) -> dict[str, Any]:
     """A line of metrics.jsonl of a run with 100 tokens a step."""
     return {
@@ -50,25 +67,50 @@ def workdir(tmp_path: Path) -> Workdir:
                 "kind": "web",
                 "stages": stages(("read", 1234, 5_000_000), ("quality", 1000, 4_000_000)),
                 "rules": {
-                    "quality.gopher.min_words": {"documents": 234, "bytes": 1_000_000},
-                    "quality.c4.lorem_ipsum": {"documents": 0, "bytes": 0},
+                    "quality.gopher.min_words": judged(
+                        50, {0: 4, 6: 230, 11: 500, 31: 500}, 234, 234, 1_000_000
+                    ),
+                    "quality.gopher.max_words": judged(1000, {1: 1230, 5: 4}, 0, 0, 0),
+                    "dedup.exact.same_text": {"documents": 2, "bytes": 10},
                 },
             },
             "code": {
                 "kind": "code",
                 "stages": stages(("read", 20, 300_000), ("quality", 1, 1_000)),
-                "rules": {"quality.gopher.min_words": {"documents": 19, "bytes": 299_000}},
+                "rules": {"quality.gopher.min_words": judged(50, {1: 19, 31: 1}, 19, 19, 299_000)},
             },
         },
         "shards": [],
-        "seconds": 10.0,
     }
     (workdir.corpus / "stats.json").write_text(json.dumps(corpus))
+    timings = {
+        "seconds": 10.0,
+        "cpu_seconds": {"web": {"quality": 2.0}, "code": {"quality": 0.5}},
+    }
+    (workdir.corpus / "timings.json").write_text(json.dumps(timings))
+    everything: dict[str, Any] = {"kinds": ["web", "code"], "languages": []}
+    prepare = {
+        "stages": ["quality.gopher", "quality.forum"],
+        "routes": [{"sources": ["web"], "set": {"quality.gopher.min_stop_words": 2}}],
+        "quality": {
+            "gopher": everything
+            | {"min_words": 50, "max_words": 1000, "max_digits": None, "min_stop_words": None},
+            "forum": {"kinds": ["forum"], "languages": ["en", "zh"], "min_likes": 3},
+        },
+    }
+    (workdir.corpus / "config.json").write_text(json.dumps({"prepare": prepare, "sources": []}))
+    write_lines(
+        workdir.corpus / "examples.jsonl.zst",
+        [example("web", f"page-{i}", "gopher.min_words", True, spans=[[0, 4]]) for i in range(30)]
+        + [example("web", f"good-{i}", "gopher.min_words", False) for i in range(3)],
+    )
     write_lines(
         workdir.corpus / "ledger.jsonl.zst",
         [entry("web", f"page-{i}", "gopher.min_words", partner="first") for i in range(234)]
-        + [entry("code", f"file-{i}", "gopher.min_words", partner="first") for i in range(19)],
-    )
+        + [entry("code", f"file-{i}", "gopher.min_words", partner="first") for i in range(19)]
+        + [entry("web", f"copy-{i}", "same_text", stage="dedup.exact", value=None, threshold=None,
+                 partner="first", note="the same bytes") for i in range(2)],
+    )  # fmt: skip
     manifest = {"kind": "bpe", "vocab_size": 8192, "hash": HASH, "bos_id": 1, "eos_id": 2}
     (workdir.tokenizer / "manifest.json").write_text(json.dumps(manifest))
 
