@@ -59,8 +59,8 @@ class Substring:
         return {"hashes": found.hashes, "starts": found.starts, "first": found.first}
 
     def resolve(self, batches: Sequence[Batch], work: Path, run: Map) -> Iterator[Duplicate | Cut]:
-        """Cuts in the order of the corpus; a document that is repeated as a whole, or by more
-        than `max_share` where documents are dropped, is a duplicate."""
+        """What occurred before, in the order of the corpus, with the document of its first copy; or
+        the documents of which more than `max_share` did."""
         numbered = enumerate(batches)
         if not self.by_source:
             yield from self._resolve(numbered, work, run)
@@ -113,8 +113,6 @@ class Substring:
                 if config.action == "drop":
                     if share > config.max_share:
                         yield Duplicate(b, i, "max_share", share, config.max_share, partner)
-                elif share == 1:
-                    yield Duplicate(b, i, "repeated", 1.0, 1.0, partner)
                 else:
                     for _, _, start, end, there, first, _ in group.T.tolist():
                         yield Cut(b, i, start, end, "repeated", end - start, (there, first))

@@ -1,6 +1,11 @@
 """Exact substrings: every removed byte against a slow definition, for any cut into batches."""
 
+import bisect
+import heapq
+import queue
+import shlex
 import tempfile
+import textwrap
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
@@ -56,15 +61,12 @@ def found(
 def removed(batches: list[list[str]], config: Config) -> Spans:
     """The spans that are cut, by number of the document in the corpus."""
     first = np.cumsum([0, *map(len, batches)])
-    texts = [text for batch in batches for text in batch]
     out: Spans = {}
     for piece in found(batches, config):
         document = int(first[piece.batch]) + piece.index
-        if isinstance(piece, Cut):
-            out.setdefault(document, []).append((piece.start, piece.end))
-            assert piece.value == piece.end - piece.start
-        else:
-            out[document] = [(0, len(texts[document].encode()))]
+        assert isinstance(piece, Cut)
+        out.setdefault(document, []).append((piece.start, piece.end))
+        assert piece.value == piece.end - piece.start
         assert isinstance(piece.partner, tuple)
         assert piece.partner <= (piece.batch, piece.index)
     assert list(out) == sorted(out)
@@ -124,3 +126,58 @@ def test_windows_with_equal_hashes_are_told_apart_by_their_bytes(
         patch.setattr(repeats, "TABLE", np.full(256, 12345, np.uint64))  # all hashes collide
         texts = [text for batch in batches for text in batch]
         assert removed(batches, Config(min_bytes=width)) == expected(texts, width)
+
+
+def test_source_files_of_python_as_the_definition_says() -> None:
+    texts = [
+        Path(module.__file__ or "").read_text()
+        for module in (textwrap, shlex, textwrap, heapq, bisect, queue)
+    ]
+    texts[3:4] = [texts[1][:900] + texts[3] + texts[0][1000:1300]]
+    found = removed([texts[:2], texts[2:4], texts[4:]], Config(min_bytes=100))
+    assert found == expected(texts, 100)
+    assert found[2] == [(0, len(texts[2].encode()))]
+    assert found[3][0] == (0, 900)
+
+
+def test_what_stays_of_a_long_line_is_one_window() -> None:
+    assert removed([["-" * 1000, "-" * 1000]], Config()) == {0: [(200, 1000)], 1: [(0, 1000)]}
+    assert removed([["-" * 399], ["="]], Config()) == {}
+
+
+def test_documents_that_are_gone_are_no_copies() -> None:
+    text = "it is said once " * 5
+    everything = [[text], [text, text]]
+    config = Config(min_bytes=80)
+    two = found(everything, config, [[False], [True, True]])
+    assert two == [Cut(1, 1, 0, 80, "repeated", 80, (1, 0))]
+
+
+def test_copies_in_another_source_stay_when_sources_are_apart() -> None:
+    text = "it is said once " * 5
+    config = Config(min_bytes=80)
+    assert [c.batch for c in found([[text], [text]], config)] == [1]
+    assert found([[text], [text]], config, scope="source") == []
+    assert [c.index for c in found([["x"], [text, text]], config, scope="source")] == [1]
+
+
+def test_documents_with_too_much_that_occurred_before_are_dropped() -> None:
+    one, two = "abcdefghij", "0123456789"
+    config = Config(min_bytes=10, action="drop", max_share=0.5)
+    texts = [one, f"{one}{two}", f"{one}{two}ABC", f"XYZXYZXYZXYZ{one}"]
+    assert found([texts], config) == [Duplicate(0, 2, "max_share", 20 / 23, 0.5, (0, 0))]
+
+
+def test_a_thousand_copies_in_many_parts() -> None:
+    rng = np.random.default_rng(0)
+    pieces = ["".join(rng.choice(list("abcdefgh "), 300)) for _ in range(4)]
+    batches = [
+        [pieces[k % 4] + chr(0x4E00 + k) for k in range(n, n + 50)] for n in range(0, 1000, 50)
+    ]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(substring, "PART_BYTES", 40_000)
+        patch.setattr(substring, "SHARD_HASHES", 1000)
+        cuts = found(batches, Config())
+    assert [(c.batch * 50 + c.index, c.end - c.start) for c in cuts if isinstance(c, Cut)] == [
+        (k, 300) for k in range(4, 1000)
+    ]
