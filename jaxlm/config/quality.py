@@ -4,6 +4,7 @@ from pydantic import NonNegativeFloat, NonNegativeInt
 
 from jaxlm.config.base import Section
 from jaxlm.config.chinese import Chinese
+from jaxlm.config.code import Code
 from jaxlm.config.dolma import DolmaC4, DolmaGopher
 from jaxlm.config.rules import PROSE, Kind, Rules, Share
 from jaxlm.config.words import Forum, Lists, Repeats, StopWords, Symbols, Wiki
@@ -63,19 +64,6 @@ class Repetition(Rules):
     """Share of paragraphs that occurred before in the document, at most."""
     max_duplicate_paragraph_bytes: Share | None = 0.20
     """Share of the bytes of paragraphs that are in such paragraphs, at most."""
-
-
-class Code(Rules):
-    """Rules for source files (Chen et al. 2021, arXiv:2107.03374; StarCoder, arXiv:2305.06161)."""
-
-    kinds: tuple[Kind, ...] = ("code",)
-    """Kinds of source that are judged."""
-    max_mean_line_length: NonNegativeFloat | None = 100.0
-    """Mean characters a line, at most."""
-    max_line_length: NonNegativeInt | None = 1000
-    """Characters of the longest line, at most."""
-    min_alphanumeric_share: Share | None = 0.25
-    """Share of characters that are letters or digits, at least."""
 
 
 class Quality(Section):

@@ -21,6 +21,7 @@ from jaxlm.config.rules import Rules
 from jaxlm.corpus.documents import Documents
 from jaxlm.corpus.stages import (
     chinese,
+    code,
     decontaminate,
     dolma,
     language,
@@ -35,7 +36,7 @@ from jaxlm.corpus.stages.duplicates import DUPLICATES, Duplicate
 from jaxlm.corpus.statistics import Analysis
 
 TAGGERS: dict[str, Callable[[Analysis, Rules], Tags]] = (
-    quality.TAGGERS | chinese.TAGGERS | dolma.TAGGERS | lists.TAGGERS | words.TAGGERS
+    quality.TAGGERS | chinese.TAGGERS | code.TAGGERS | dolma.TAGGERS | lists.TAGGERS | words.TAGGERS
 )
 EDITORS: dict[str, Callable[[Analysis, Rules], Edit]] = (
     unicode.EDITORS | dolma.EDITORS | decontaminate.EDITORS

@@ -16,8 +16,6 @@ STOP_WORDS = ("the", "be", "to", "of", "and", "that", "have", "with")
 # U+00C0 on, without U+2000-2FFF (punctuation, symbols) and U+F000 up (emoji, private use).
 _LETTER = np.zeros(256, np.bool_)
 _LETTER[[*range(0x41, 0x5B), *range(0x61, 0x7B), *range(0xC3, 0xE2), *range(0xE3, 0xEF)]] = True
-_ALPHANUMERIC = _LETTER.copy()
-_ALPHANUMERIC[0x30:0x3A] = True
 
 
 def length(texts: Analysis, rules: Rules) -> Tags:
@@ -62,30 +60,10 @@ def repetition(texts: Analysis, rules: Rules) -> Tags:
     return out
 
 
-def code(texts: Analysis, rules: Rules) -> Tags:
-    """Line lengths in characters and the share of letters and digits, white space included."""
-    buffer, offsets = texts.texts.buffer, texts.texts.offsets
-    lines = st.runs(buffer != 10, offsets)
-    starts = st.characters(buffer)
-    positions = np.flatnonzero(starts)
-    sizes = np.searchsorted(positions, lines.ends) - np.searchsorted(positions, lines.starts)
-    number = st.count(starts, offsets)
-    newlines = st.count(buffer == 10, offsets)
-    last = np.zeros(len(newlines), np.int64)
-    some = texts.texts.lengths > 0
-    last[some] = buffer[offsets[1:][some] - 1] != 10
-    return {
-        "mean_line_length": _ratio(number - newlines, newlines + last),
-        "line_length": st.maxima(sizes, lines.first).astype(np.float64),
-        "alphanumeric_share": _ratio(st.count(_ALPHANUMERIC[buffer], offsets), number),
-    }
-
-
 TAGGERS: dict[str, Callable[[Analysis, Rules], Tags]] = {
     "quality.length": length,
     "quality.gopher": gopher,
     "quality.repetition": repetition,
-    "quality.code": code,
 }
 
 

@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from jaxlm.config.chinese import Chinese
+from jaxlm.config.code import Code
 from jaxlm.config.dolma import DolmaC4, DolmaGopher
-from jaxlm.config.quality import Code, Gopher, Length, Repetition
+from jaxlm.config.quality import Gopher, Length, Repetition
 from jaxlm.config.rules import Rules
 from jaxlm.config.text import Language
 from jaxlm.config.words import Forum, Repeats, StopWords, Symbols, Wiki
