@@ -101,6 +101,7 @@ class Histogram:
     threshold: int
     """Where the threshold lies, in user units."""
     ticks: list[Tick]
+    """At 0 and 1, 2, 3 times the threshold; the last bar is all from there on."""
     alt: str
 
 
@@ -239,6 +240,7 @@ def histogram(name: str, counts: Sequence[RuleStats]) -> Histogram | None:
             enumerate(heights)]  # fmt: skip
     scale = abs(thresholds[0]) or 1.0
     labels = ["0", *(number(k * scale) if len(thresholds) == 1 else f"{k} x" for k in (1, 2, 3))]
+    labels[-1] += "+"
     return Histogram(
         "".join(bar for i, bar in enumerate(bars) if i not in beyond),
         "".join(bar for i, bar in enumerate(bars) if i in beyond),
@@ -364,8 +366,10 @@ def alarms(corpus: CorpusStats, found: Sequence[Rule], config: CorpusConfig | No
     return out + (unjudged(corpus, config) if config else [])
 
 
-def never_failed(found: Sequence[Rule]) -> list[str]:
-    """Rules that nothing failed, or that did nothing, each with how near the nearest value came."""
+def never_failed(
+    corpus: CorpusStats, found: Sequence[Rule], config: CorpusConfig | None
+) -> list[str]:
+    """Rules that nothing failed, each with how near the nearest value came; what did nothing."""
     out = []
     for rule in found:
         if rule.judged and not rule.failed:
@@ -374,9 +378,9 @@ def never_failed(found: Sequence[Rule]) -> list[str]:
                 f"{rule.name} ({rule.limit}): {whole(rule.judged)} judged"
                 + (f", {near}" if near else "")
             )
-        elif not rule.documents and not rule.thresholds:
+        elif rule.sources and not rule.documents and not rule.thresholds:
             out.append(f"{rule.name}: dropped and changed nothing")
-    return out
+    return out + (idle_stages(corpus, config) if config else [])
 
 
 def unjudged(corpus: CorpusStats, config: CorpusConfig) -> list[str]:
@@ -388,28 +392,8 @@ def unjudged(corpus: CorpusStats, config: CorpusConfig) -> list[str]:
         for name, count in source.rules.items()
         if count.judged
     }
-    routes = config.prepare.get("routes")
-    exchanged = [
-        key
-        for route in (routes if isinstance(routes, list) else [])
-        if isinstance(route, dict)
-        for key, value in (route.get("set") or {}).items()
-        if value is not None
-    ]
     out = []
-    for stage in config.prepare.get("stages") or []:
-        section: Any = config.prepare
-        for part in str(stage).split("."):
-            section = section.get(part) if isinstance(section, dict) else None
-        # only sets of thresholds say which kinds and languages they judge
-        if not isinstance(section, dict) or not {"kinds", "languages"} <= section.keys():
-            continue
-        own = [
-            f"{stage}.{key}"
-            for key, value in section.items()
-            if key.startswith(("min_", "max_"))
-            and (value is not None or f"{stage}.{key}" in exchanged)
-        ]
+    for stage, (section, own) in _configured(config).items():
         idle = [name for name in own if name not in judged]
         if own and len(idle) == len(own):
             kinds, languages = (", ".join(map(str, section[k])) for k in ("kinds", "languages"))
@@ -419,6 +403,42 @@ def unjudged(corpus: CorpusStats, config: CorpusConfig) -> list[str]:
             )
         else:
             out += [f"{name} judged no document" for name in idle]
+    return out
+
+
+def idle_stages(corpus: CorpusStats, config: CorpusConfig) -> list[str]:
+    """Stages without thresholds that dropped and changed nothing."""
+    rules = {name for source in corpus.sources.values() for name in source.rules}
+    return [
+        f"{stage}: dropped and changed nothing"
+        for stage, (_, own) in _configured(config).items()
+        if not own and not any(name.startswith(f"{stage}.") for name in rules)
+    ]
+
+
+def _configured(config: CorpusConfig) -> dict[str, tuple[Any, list[str]]]:
+    """Stage -> its section, and the names of its rules with thresholds, given for all or by a
+    route."""
+    routed = {
+        key
+        for route in config.prepare.routes
+        for key, value in route.set.items()
+        if value is not None
+    }
+    out = {}
+    for stage in config.prepare.stages:
+        section: Any = config.prepare.model_extra
+        for part in stage.split("."):
+            section = section.get(part, {}) if isinstance(section, dict) else {}
+        # only sets of thresholds say which kinds and languages they judge
+        rules = isinstance(section, dict) and {"kinds", "languages"} <= section.keys()
+        own = [
+            f"{stage}.{key}"
+            for key, value in (section.items() if rules else ())
+            if key.startswith(("min_", "max_"))
+            and (value is not None or f"{stage}.{key}" in routed)
+        ]
+        out[stage] = section, own
     return out
 
 

@@ -55,6 +55,8 @@ def write_report(workdir: Workdir) -> Path:
     names = [s.name for s in config.keys.sources] if config else []
     for record in (corpus, tokens, evaluation):
         names += [name for name in (record.sources if record else ()) if name not in names]
+    if not timings:
+        corpus_config = None  # of a version that did not count what was judged
     rules = corpora.rules(corpus, ledger, examples)
     html = _environment().get_template("page.html").render(
         workdir=workdir.path,
@@ -67,9 +69,8 @@ def write_report(workdir: Workdir) -> Path:
         cpu=corpus and timings and corpora.cpu_times(corpus, timings),
         rules=[rule for rule in rules if rule.documents or rule.judged],
         has_ledger=ledger is not None,
-        # a corpus without timings is of a version that did not count what was judged
-        alarms=corpus and corpora.alarms(corpus, rules, corpus_config if timings else None),
-        never_failed=corpora.never_failed(rules),
+        alarms=corpus and corpora.alarms(corpus, rules, corpus_config),
+        never_failed=corpus and corpora.never_failed(corpus, rules, corpus_config),
         tokenizer=tokenizer,
         tokens=tokens,
         mixture=config and mixture(config.keys, tokens, metrics),

@@ -86,10 +86,23 @@ class Timings(Record):
     cpu_seconds: dict[str, dict[str, NonNegativeFloat]] = {}
 
 
+class Route(Record):
+    set: dict[str, Any] = {}
+
+
+class PrepareConfig(BaseModel):
+    """The section `prepare`: stages, and as further keys their sections."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    stages: list[str]
+    routes: list[Route] = []
+
+
 class CorpusConfig(Record):
     """corpus/config.json: the config that the corpus was made with."""
 
-    prepare: dict[str, Any]
+    prepare: PrepareConfig
 
 
 class LedgerEntry(Record):

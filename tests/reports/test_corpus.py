@@ -26,7 +26,8 @@ def stats(**rules: dict[str, Any]) -> records.CorpusStats:
 def config(**sections: Any) -> records.CorpusConfig:
     """A corpus config with these sections below quality."""
     stages = [f"quality.{name}" for name in sections]
-    return records.CorpusConfig(prepare={"stages": stages, "quality": sections})
+    prepare = {"stages": stages, "quality": sections}
+    return records.CorpusConfig.model_validate({"prepare": prepare})
 
 
 def one(name: str, count: dict[str, Any]) -> corpus.Rule:
@@ -85,11 +86,11 @@ def test_histogram_is_labelled_in_values_or_in_thresholds() -> None:
     count = records.RuleStats.model_validate(judged(0.1, {1: 1}, 0, 0, 0))
     drawn = corpus.histogram("q.max_x", [count])
     assert drawn is not None
-    assert [tick.label for tick in drawn.ticks] == ["0", "0.1", "0.2", "0.3"]
+    assert [tick.label for tick in drawn.ticks] == ["0", "0.1", "0.2", "0.3+"]
     other = count.model_copy(update={"threshold": 0.5})
     drawn = corpus.histogram("q.max_x", [count, other])
     assert drawn is not None
-    assert [tick.label for tick in drawn.ticks] == ["0", "1 x", "2 x", "3 x"]
+    assert [tick.label for tick in drawn.ticks] == ["0", "1 x", "2 x", "3 x+"]
     negative = count.model_copy(update={"threshold": -0.5})
     assert corpus.histogram("q.max_x", [count, negative]) is None
 
@@ -126,14 +127,14 @@ def test_any_histogram_stays_in_its_box(bins: list[int], least: bool, threshold:
 def test_a_rule_that_nothing_failed_says_how_near_it_came(
     name: str, threshold: float, bins: dict[int, int], near: str
 ) -> None:
-    (line,) = corpus.never_failed([one(name, judged(threshold, bins, 0, 0, 0))])
+    (line,) = corpus.never_failed(stats(), [one(name, judged(threshold, bins, 0, 0, 0))], None)
     assert line.startswith(f"{name} (at ")
     assert line.endswith(f"{sum(bins.values())} judged, {near}")
 
 
 def test_a_rule_that_failed_something_is_no_alarm() -> None:
     rule = one("quality.max_x", judged(5, {20: 1, 1: 99}, 1, 0, 0))
-    assert corpus.never_failed([rule]) == []
+    assert corpus.never_failed(stats(), [rule], None) == []
     assert corpus.alarms(stats(), [rule], None) == []
 
 
@@ -172,7 +173,12 @@ def test_alarm_of_rules_that_judged_nothing() -> None:
         "languages zh",
     ]
     # that it judged nothing is told once
-    assert len(corpus.never_failed(corpus.rules(data, None, None))) == 1
+    idle = corpus.never_failed(data, corpus.rules(data, None, None), config(**sections))
+    assert idle == [
+        "quality.gopher.min_words (at least 5): 100 judged, the lowest value is 9.5 to 10",
+        "quality.mend: dropped and changed nothing",
+        "quality.lines: dropped and changed nothing",
+    ]
 
 
 @given(
