@@ -13,7 +13,7 @@ from jinja2 import Environment, FunctionLoader, StrictUndefined
 
 from jaxlm.errors import UserError
 from jaxlm.reports import corpus as corpora
-from jaxlm.reports import records, units
+from jaxlm.reports import records, rules, units
 from jaxlm.reports.charts import Chart, Series, draw, smooth
 from jaxlm.workdir import Workdir, write_text
 
@@ -40,8 +40,8 @@ def write_report(workdir: Workdir) -> Path:
 
     config = read(records.read_config)
     corpus = read(records.read_corpus)
-    ledger = read(records.read_ledger, corpora.EXAMPLES)
-    examples = read(records.read_examples, corpora.EXAMPLES)
+    ledger = read(records.read_ledger, rules.EXAMPLES)
+    examples = read(records.read_examples, rules.EXAMPLES)
     timings = read(records.read_timings)
     corpus_config = read(records.read_corpus_config)
     tokenizer = read(records.read_tokenizer)
@@ -57,7 +57,7 @@ def write_report(workdir: Workdir) -> Path:
         names += [name for name in (record.sources if record else ()) if name not in names]
     if not timings:
         corpus_config = None  # of a version that did not count what was judged
-    rules = corpora.rules(corpus, ledger, examples)
+    found = rules.rules(corpus, ledger, examples)
     html = _environment().get_template("page.html").render(
         workdir=workdir.path,
         # nine colours: the ninth is for all further sources
@@ -67,10 +67,10 @@ def write_report(workdir: Workdir) -> Path:
         funnel=corpus and corpora.funnel(corpus),
         speed=corpus and timings and corpora.speed(corpus, timings),
         cpu=corpus and timings and corpora.cpu_times(corpus, timings),
-        rules=[rule for rule in rules if rule.documents or rule.judged],
+        rules=[rule for rule in found if rule.documents or rule.judged],
         has_ledger=ledger is not None,
-        alarms=corpus and corpora.alarms(corpus, rules, corpus_config),
-        never_failed=corpus and corpora.never_failed(corpus, rules, corpus_config),
+        alarms=corpus and corpora.alarms(corpus, found, corpus_config),
+        never_failed=corpus and corpora.never_failed(corpus, found, corpus_config),
         tokenizer=tokenizer,
         tokens=tokens,
         mixture=config and mixture(config.keys, tokens, metrics),
@@ -173,11 +173,11 @@ def _environment() -> Environment:
     )
     for function in (units.whole, units.short, units.size, units.duration, units.percent):
         environment.filters[function.__name__] = function
-    environment.filters["value"] = corpora.number
+    environment.filters["value"] = rules.number
     script = _source("page.js") or ""
     environment.globals |= {
         "isfinite": math.isfinite,
-        "box": (corpora.WIDTH, corpora.HEIGHT),
+        "box": (rules.WIDTH, rules.HEIGHT),
         "style": _source("page.css"),
         "script": script,
         # the page's policy runs this one script and no other, whatever stands in a document

@@ -7,14 +7,11 @@ memory does not grow with a ledger and grows by some 70 bytes a line of metrics.
 import zlib
 from array import array
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import zip_longest
-from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-import zstandard
 from pydantic import (
     BaseModel,
     ConfigDict,
@@ -29,10 +26,18 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from jaxlm.errors import UserError
+from jaxlm.reports.files import (
+    MEND,
+    first_problem,
+    lines,
+    parse,
+    pieces,
+    read_json,
+    read_whole,
+    zstd_pieces,
+)
 from jaxlm.workdir import Workdir
 
-MAX_LINE = 1 << 24
-MAX_FILE = 1 << 28
 BINS = 32
 
 type Spans = list[tuple[NonNegativeInt, NonNegativeInt]]
@@ -262,49 +267,49 @@ class RuleRecord:
 def read_config(workdir: Workdir) -> RunConfig | None:
     """Read config.yaml."""
     path = workdir.config
-    if (data := _read(path)) is None:
+    if (data := read_whole(path)) is None:
         return None
     try:
         tree = YAML(typ="safe", pure=True).load(data)
     except (YAMLError, UnicodeDecodeError) as error:
         mark = getattr(error, "problem_mark", None)
         line = f":{mark.line + 1}" if mark else ""
-        raise UserError(f"{path}{line}: not YAML; {_MEND}") from None
+        raise UserError(f"{path}{line}: not YAML; {MEND}") from None
     try:
         keys = ConfigKeys.model_validate(tree)
     except ValidationError as error:
-        raise UserError(f"{path}: {_first(error)}; {_MEND}") from None
+        raise UserError(f"{path}: {first_problem(error)}; {MEND}") from None
     return RunConfig(data.decode("utf-8"), keys)
 
 
 def read_corpus(workdir: Workdir) -> CorpusStats | None:
     """Read corpus/stats.json."""
-    return _read_json(workdir.corpus / "stats.json", CorpusStats)
+    return read_json(workdir.corpus / "stats.json", CorpusStats)
 
 
 def read_timings(workdir: Workdir) -> Timings | None:
     """Read corpus/timings.json."""
-    return _read_json(workdir.corpus / "timings.json", Timings)
+    return read_json(workdir.corpus / "timings.json", Timings)
 
 
 def read_corpus_config(workdir: Workdir) -> CorpusConfig | None:
     """Read corpus/config.json."""
-    return _read_json(workdir.corpus / "config.json", CorpusConfig)
+    return read_json(workdir.corpus / "config.json", CorpusConfig)
 
 
 def read_tokenizer(workdir: Workdir) -> TokenizerManifest | None:
     """Read tokenizer/manifest.json."""
-    return _read_json(workdir.tokenizer / "manifest.json", TokenizerManifest)
+    return read_json(workdir.tokenizer / "manifest.json", TokenizerManifest)
 
 
 def read_tokens(workdir: Workdir) -> TokensManifest | None:
     """Read tokens/manifest.json."""
-    return _read_json(workdir.tokens / "manifest.json", TokensManifest)
+    return read_json(workdir.tokens / "manifest.json", TokensManifest)
 
 
 def read_evaluation(workdir: Workdir) -> Evaluation | None:
     """Read eval.json."""
-    return _read_json(workdir.evaluation, Evaluation)
+    return read_json(workdir.evaluation, Evaluation)
 
 
 def read_ledger(workdir: Workdir, examples: int) -> dict[str, RuleRecord] | None:
@@ -318,8 +323,8 @@ def read_ledger(workdir: Workdir, examples: int) -> dict[str, RuleRecord] | None
         return None
     rules: dict[str, RuleRecord] = {}
     smallest: dict[str, list[tuple[int, bytes]]] = {}
-    for number, line, _ in _lines(path, _zstd_pieces(path)):
-        entry = _parse(LedgerEntry, line, f"{path}:{number}")
+    for number, line, _ in lines(path, zstd_pieces(path)):
+        entry = parse(LedgerEntry, line, f"{path}:{number}")
         name = f"{entry.stage}.{entry.rule}"
         rule = rules.setdefault(name, RuleRecord())
         rule.actions[entry.action] += 1
@@ -331,7 +336,7 @@ def read_ledger(workdir: Workdir, examples: int) -> dict[str, RuleRecord] | None
             kept.sort()
             del kept[examples:]
     for name, kept in smallest.items():
-        rules[name].examples = [_parse(LedgerEntry, line, str(path)) for _, line in kept]
+        rules[name].examples = [parse(LedgerEntry, line, str(path)) for _, line in kept]
     return dict(sorted(rules.items()))
 
 
@@ -345,8 +350,8 @@ def read_examples(workdir: Workdir, most: int) -> dict[tuple[str, bool], list[Ex
     if not path.is_file():
         return None
     found: dict[tuple[str, bool], dict[str, list[tuple[float, int, int, Example]]]] = {}
-    for number, line, _ in _lines(path, _zstd_pieces(path)):
-        one = _parse(Example, line, f"{path}:{number}")
+    for number, line, _ in lines(path, zstd_pieces(path)):
+        one = parse(Example, line, f"{path}:{number}")
         kept = found.setdefault((f"{one.stage}.{one.rule}", one.dropped), {})
         ranked = kept.setdefault(one.source, [])
         distance = 0.0 if one.dropped else abs(one.value - one.threshold)
@@ -369,9 +374,9 @@ def read_metrics(workdir: Workdir) -> Metrics | None:
     names = [name for name in Metric.model_fields if name != "source_tokens"]
     columns = {name: array("d") for name in names}
     last, unfinished = None, False
-    for number, line, ended in _lines(path, _pieces(path)):
+    for number, line, ended in lines(path, pieces(path)):
         try:
-            last = _parse(Metric, line, f"{path}:{number}")
+            last = parse(Metric, line, f"{path}:{number}")
         except UserError:
             if ended:
                 raise
@@ -390,81 +395,5 @@ def read_samples(workdir: Workdir, most: int) -> list[Sample] | None:
     path = workdir.samples
     if not path.is_file():
         return None
-    last = deque(_lines(path, _pieces(path)), maxlen=most)
-    return [_parse(Sample, line, f"{path}:{number}") for number, line, _ in last]
-
-
-_MEND = "make it again or restore it"
-
-
-def _parse[R: Record](model: type[R], text: bytes, where: str) -> R:
-    try:
-        return model.model_validate_json(text)
-    except ValidationError as error:
-        raise UserError(f"{where}: {_first(error)}; {_MEND}") from None
-
-
-def _first(error: ValidationError) -> str:
-    """The first thing that is wrong, with its place inside the record."""
-    detail = error.errors(include_url=False)[0]
-    place = ".".join(map(str, detail["loc"]))
-    message = detail["msg"].replace(" at line 1 column", " at column")
-    return f"{place}: {message}" if place else message
-
-
-def _read(path: Path) -> bytes | None:
-    try:
-        if path.stat().st_size > MAX_FILE:
-            raise UserError(f"{path}: larger than {MAX_FILE} bytes; {_MEND}")
-        return path.read_bytes()
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror}") from None
-
-
-def _read_json[R: Record](path: Path, model: type[R]) -> R | None:
-    data = _read(path)
-    return None if data is None else _parse(model, data, str(path))
-
-
-def _lines(path: Path, pieces: Iterable[bytes]) -> Iterator[tuple[int, bytes, bool]]:
-    """Lines that are not blank, numbered from 1; False stands by a last one without its end."""
-    number, rest = 0, b""
-    for piece in pieces:
-        *whole, rest = (rest + piece).split(b"\n")
-        for line in whole:
-            number += 1
-            if line.strip():
-                yield number, line, True
-        if len(rest) > MAX_LINE:
-            raise UserError(f"{path}:{number + 1}: a line of more than {MAX_LINE} bytes; {_MEND}")
-    if rest.strip():
-        yield number + 1, rest, False
-
-
-def _pieces(path: Path, length: int = 1 << 16) -> Iterator[bytes]:
-    try:
-        with open(path, "rb") as file:
-            while piece := file.read(length):
-                yield piece
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror}") from None
-
-
-def _zstd_pieces(path: Path) -> Iterator[bytes]:
-    """Decompressed pieces of a file of one or more zstd frames, the last of which must be whole."""
-    frame = None
-    # 2 KB of zstd expand to 64 MB at most: a hostile file cannot fill the memory
-    for piece in _pieces(path, 1 << 11):
-        while piece:
-            frame = frame or zstandard.ZstdDecompressor().decompressobj()
-            try:
-                yield frame.decompress(piece)
-            except zstandard.ZstdError as error:
-                raise UserError(f"{path}: broken zstd data ({error}); {_MEND}") from None
-            piece = frame.unused_data
-            if frame.eof:
-                frame = None
-    if frame is not None:
-        raise UserError(f"{path}: the zstd data ends too early; {_MEND}")
+    last = deque(lines(path, pieces(path)), maxlen=most)
+    return [parse(Sample, line, f"{path}:{number}") for number, line, _ in last]

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import zstandard
 
+from jaxlm.reports import records, rules
 from jaxlm.workdir import Workdir
 
 HASH = "ab" * 32
@@ -40,6 +41,23 @@ def example(source: str, name: str, rule: str, dropped: bool, **more: Any) -> di
     text = f"text of {name}"
     return line | {"value": 0.25, "threshold": 0.1, "text": text, "from": 0,
                    "characters": len(text), "spans": []} | more  # fmt: skip
+
+
+def stats(**rules: dict[str, Any]) -> records.CorpusStats:
+    """A corpus of one source, of which `quality` left 60 of 100 documents."""
+    stages = [
+        {"stage": "read", "documents": 100, "bytes": 1000},
+        {"stage": "quality", "documents": 60, "bytes": 600},
+        {"stage": "dedup", "documents": 50, "bytes": 500},
+    ]
+    source = {"kind": "web", "stages": stages, "rules": rules}
+    return records.CorpusStats.model_validate({"sources": {"web": source}})
+
+
+def one(name: str, count: dict[str, Any]) -> rules.Rule:
+    """The only rule of a corpus."""
+    (rule,) = rules.rules(stats(**{name: count}), None, None)
+    return rule
 
 
 def metric(step: int, loss: float | None) -> dict[str, Any]:

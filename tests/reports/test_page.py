@@ -257,6 +257,9 @@ def test_every_broken_record_is_told_at_once(workdir: Workdir) -> None:
 
     damage("corpus/stats.json", lambda data: data[:-5])
     damage("corpus/ledger.jsonl.zst", lambda data: data[:-3])
+    damage("corpus/timings.json", lambda data: data.replace(b"10.0", b"-1"))
+    damage("corpus/config.json", lambda data: data.replace(b'"stages"', b'"stage"'))
+    damage("corpus/examples.jsonl.zst", lambda data: data + data[:9])
     damage("tokens/manifest.json", lambda data: data.replace(b'"tokens"', b'"toke"'))
     damage("metrics.jsonl", lambda data: data.replace(b'"step": 7,', b'"step": 7'))
     damage("eval.json", lambda data: b"\xff" + data)
@@ -264,10 +267,13 @@ def test_every_broken_record_is_told_at_once(workdir: Workdir) -> None:
     with pytest.raises(UserError) as caught:
         write_report(workdir)
     told = "\n".join(caught.value.messages)
-    assert len(caught.value.messages) == 6
+    assert len(caught.value.messages) == 9
     for where in (
         "stats.json: ",
         "ledger.jsonl.zst: the zstd data ends too early",
+        "timings.json: seconds: ",
+        "config.json: prepare.stages: ",
+        "examples.jsonl.zst: the zstd data ends too early",
         "manifest.json: sources.web.train.tokens: ",
         "metrics.jsonl:7: ",
         "eval.json: ",
