@@ -27,6 +27,7 @@ def test_the_corpora_that_people_train_on_are_there() -> None:
     wanted = {
         "fineweb", "fineweb-edu", "dolma", "c4", "the-stack-v2", "redpajama-v2", "wikipedia",
         "pes2o", "open-web-math", "chinese-web-text", "skypile", "wudao",
+        "common-crawl-warc", "common-crawl-wet",
     }  # fmt: skip
     assert wanted <= set(recipes.names())
 

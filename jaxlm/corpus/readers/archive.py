@@ -31,30 +31,59 @@ def warc(source: Source, file: InputFile, limits: Limits) -> Iterator[Record | B
     suffix = file.path[file.path.rfind(".") :].lower()
     beginning = _BEGINNINGS.get(suffix, b"WARC/1.")
     start = number = total = 0
+    last = ""  # what is wrong, until a record is read again
     with raw_file(file) as raw:
         for _ in range(MAX_BREAKS):
             at = start
+            found: Record | Bad | None = None
             try:
                 for record in _records(raw, start):
-                    at = start + record.stream_pos
+                    if found is not None:
+                        yield found
+                    at, found, last = start + record.stream_pos, None, ""
                     number += 1
                     total += max(record.content_length, 0)
                     expands_too_far(file, total, limits)
                     found = _document(source, f"{file.name}:{number}", record, limits)
-                    if found is not None:
-                        yield found
+                if found is not None:
+                    yield found
                 return
-            except OSError as error:
-                if error.errno is not None:
+            except (OSError, EOFError, zlib.error, ValueError) as error:
+                if isinstance(error, OSError) and error.errno is not None:
                     raise
-                yield Bad(f"{file.name}@{at}", "broken_record", 0, str(error)[:300])
-            except (EOFError, zlib.error, ValueError) as error:
-                yield Bad(f"{file.name}@{at}", "broken_record", 0, str(error)[:300])
-            found_at = _next(raw, at + 1, beginning)
-            if found_at is None:
+                reason = str(error)[:300]
+            # a checksum comes behind the record that it speaks of
+            if isinstance(found, Record) and not _sound(raw, at, suffix):
+                yield Bad(found.id, "broken_record", len(found.text), reason)
+            else:
+                if found is not None:
+                    yield found
+                if not last:
+                    yield Bad(f"{file.name}@{at}", "broken_record", 0, reason)
+            last = reason
+            behind = _next(raw, at + 1, beginning)
+            if behind is None:
                 return
-            start = found_at
+            start = behind
     raise BrokenFileError(f"more than {MAX_BREAKS} broken records")
+
+
+def _sound(raw: Any, at: int, suffix: str) -> bool:
+    """Whether the compressed record at `at` is whole and agrees with its checksum."""
+    import zstandard
+
+    if suffix not in _BEGINNINGS:
+        return True
+    stream: Any = zlib.decompressobj(31)
+    if suffix == ".zst":
+        stream = zstandard.ZstdDecompressor().decompressobj()
+    raw.seek(at)
+    try:
+        while not stream.eof and (chunk := raw.read(1 << 14)):
+            stream.decompress(chunk)
+    except (zlib.error, zstandard.ZstdError):
+        return False
+    return bool(stream.eof)
 
 
 def _records(raw: Any, start: int) -> Iterator[Any]:
@@ -89,8 +118,9 @@ def _next(raw: Any, start: int, beginning: bytes) -> int | None:
 def _document(source: Source, id: str, record: Any, limits: Limits) -> Record | Bad | None:
     """The document of one record; raises EOFError or OSError where it is broken."""
     headers = {name.lower(): value for name, value in record.headers}
+    if not headers.get("content-length", "").isdecimal():
+        raise EOFError("it has no Content-Length")
     record_id = headers.get("warc-record-id", "").strip("<>")
-    # FastWARC decodes header lines as Latin-1 where they are not UTF-8: any is a str
     fields = {
         "url": headers.get("warc-target-uri", "").strip("<>") or None,
         "date": headers.get("warc-date"),
@@ -106,6 +136,8 @@ def _document(source: Source, id: str, record: Any, limits: Limits) -> Record | 
     raw = record.reader.read(limit + 1)
     if len(raw) <= limit and len(raw) < length:
         raise EOFError(f"it ends after {len(raw)} of {length} bytes")
+    if b"\r\n\r\nWARC/1." in raw:
+        raise EOFError("another record begins inside it")
     id = record_id or id
     if status is not None and status != 200:
         return Bad(id, "http_status", length, status)
@@ -164,7 +196,7 @@ def _decoded(raw: bytes, headers: Any, limit: int) -> bytes | str:
             raw = _inflated(raw, 31, limit)
         elif encoding == "deflate" and raw[:1] == b"\x78":
             raw = _inflated(raw, 15, limit)
-        elif encoding == "br" and b"<" not in raw[:256]:
+        elif encoding == "br" and not raw.lstrip().startswith(b"<"):
             raw = BrotliReader(io.BytesIO(raw)).read(limit + 1)
     except (OSError, zlib.error, EOFError, ValueError) as error:
         return f"HTTP body: {error}"[:300]

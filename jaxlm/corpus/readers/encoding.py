@@ -1,6 +1,7 @@
 """Bytes -> text: which encoding a file is in, and whether that is sure."""
 
 import codecs
+import itertools
 import re
 from typing import NamedTuple
 
@@ -14,6 +15,8 @@ BOMS = (  # UTF-32's begins with UTF-16's
 MIN_PLAUSIBLE = 0.9
 """Share of the characters outside ASCII that have to be letters or common signs before a text is
 taken to be in an encoding that nothing but its bytes suggests."""
+MAX_INNER_CAPITALS = 0.05
+"""Share of them that may be capitals behind small letters."""
 DETECTOR_BYTES = 1 << 16
 
 _SIGNS = frozenset(
@@ -56,11 +59,13 @@ def decode(raw: bytes, encoding: str = "auto", declared: str | None = None) -> s
     known = _python_name(declared)
     # encodings of seven bits look like ASCII
     stateful = known is not None and known.startswith(("iso2022", "iso-2022", "hz"))
-    if not (stateful and (b"\x1b" in raw or b"~{" in raw)):
+    if not (b"\x1b$" in raw or (stateful and (b"\x1b" in raw or b"~{" in raw))):
         try:
             return _refused_if_binary(raw) or raw.decode()
         except UnicodeDecodeError as error:
             wrong = error.start
+    else:
+        wrong = raw.find(b"\x1b")
     if known is not None and known not in ("utf-8", "utf8"):
         try:
             text = raw.decode(known)
@@ -96,7 +101,13 @@ def _detected(raw: bytes) -> str | Undecodable:
         return Undecodable("doubtful_encoding", f"not quite {name}: {_reason(error)}")
     wide = [character for character in text if character >= "\x80"]
     likely = sum(character.isalpha() or character in _SIGNS for character in wide)
-    if _CONTROLS.search(text) or likely < MIN_PLAUSIBLE * len(wide):
+    # capitals inside words are what one alphabet looks like in another's place
+    odd = sum(a.islower() and b.isupper() for a, b in itertools.pairwise(text) if b >= "\x80")
+    if (
+        _CONTROLS.search(text)
+        or likely < MIN_PLAUSIBLE * len(wide)
+        or odd > MAX_INNER_CAPITALS * len(wide)
+    ):
         return Undecodable("doubtful_encoding", f"as {name} it is not text")
     return _without_surrogates(text, name)
 

@@ -9,7 +9,10 @@ MAX_DEPTH = 50
 GROWTH = 10
 """A text whose macros make it longer than this factor (plus 1 MB) is kept without expanding."""
 
-_COMMENT = re.compile(r"(?<!\\)((?:\\\\)*)%[^\n]*\n?[ \t]*")
+_COMMENT = re.compile(
+    r"(\\verb\*?([^A-Za-z\s*])[^\n]*?\2|\\url\s*\{[^{}\n]*\})"
+    r"|(?<!\\)((?:\\\\)*)%[^\n]*\n?[ \t]*"
+)
 _VERBATIM = re.compile(r"\\begin\{(verbatim\*?|lstlisting|minted|Verbatim|alltt)\}")
 _BODY = re.compile(r"\\begin\s*\{document\}(.*?)(?:\\end\s*\{document\}|\Z)", re.S)
 _TITLE = re.compile(r"\\title\s*(?:\[[^\]]*\])?\s*(?=\{)")
@@ -179,6 +182,8 @@ class _Reader:
         elif name in self.macros:
             self.macro(self.macros[name])
         elif name in _DROPPED:
+            if self.out:
+                self.out[-1] = self.out[-1].rstrip(" ")
             while self.option() is not None:
                 pass
             for _ in range(_DROPPED[name]):
@@ -192,6 +197,8 @@ class _Reader:
             self.out.append(f" ({self.inside(self.argument()).strip()})")
         elif name == "item":
             label = self.option()
+            while self.text.startswith((" ", "\n"), self.at):
+                self.at += 1
             self.out.append(f"\n- {self.inside(label)} " if label else "\n- ")
         elif name in _SECOND.split():
             self.option()
@@ -319,6 +326,6 @@ def _without_comments(text: str) -> str:
         if end < 0:
             break
         end += len(closing)
-        pieces += [_COMMENT.sub(r"\1", text[at : found.start()]), text[found.start() : end]]
+        pieces += [_COMMENT.sub(r"\1\3", text[at : found.start()]), text[found.start() : end]]
         at = end
-    return "".join([*pieces, _COMMENT.sub(r"\1", text[at:])])
+    return "".join([*pieces, _COMMENT.sub(r"\1\3", text[at:])])
