@@ -126,11 +126,11 @@ def unjudged(corpus: CorpusStats, config: CorpusConfig) -> list[str]:
         if own and len(idle) == len(own):
             kinds, languages = (", ".join(map(str, section[k])) for k in ("kinds", "languages"))
             out.append(
-                f"{stage} judged no document, with none of its {len(own)} rules. It is for "
+                f"{stage} judged no document, with none of its rules ({len(own)}). It is for "
                 f"kinds {kinds} and languages {languages or '(all)'}"
             )
-        else:
-            out += [f"{name} judged no document" for name in idle]
+        elif idle:
+            out.append(f"No document was judged by {', '.join(idle)}")
     return out
 
 

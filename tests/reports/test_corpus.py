@@ -70,8 +70,8 @@ def test_alarm_of_rules_that_judged_nothing() -> None:
         "lines": {"kinds": ["web"], "min_characters": 3},  # no set of thresholds
     }
     assert corpus.unjudged(data, config(**sections)) == [
-        "quality.gopher.min_likes judged no document",
-        "quality.chinese judged no document, with none of its 2 rules. It is for kinds web and "
+        "No document was judged by quality.gopher.min_likes",
+        "quality.chinese judged no document, with none of its rules (2). It is for kinds web and "
         "languages zh",
     ]
     # that it judged nothing is told once

@@ -60,6 +60,8 @@ def test_figures_of_the_records_stand_on_the_page(workdir: Workdir) -> None:
         "1M 3.90 bytes a token",  # 3,901,000 bytes in 1,001,500 tokens
         "7,345,408",
         "quality.gopher.min_words took 19 of the 20 documents of code",
+        "No document was judged by quality.gopher.min_stop_words",  # that a route asks for
+        "quality.forum judged no document, with none of its rules (1)",
         "quality.gopher.max_words (at most 1,000): 1,234 judged, the highest value is 400 to 500",
         "quality.gopher.min_words at least 50 253 20.2% 20.2%",
         "web 1,234 234 19.0% 234 19.0% 1.00 MB 50",  # judged, fail, dropped, bytes, threshold
@@ -191,6 +193,7 @@ def test_a_corpus_of_an_earlier_version_gives_a_page(workdir: Workdir) -> None:
     assert "quality.gopher.max_words: dropped and changed nothing" in text
     assert "value 0.25, threshold 0.1, in favour of first" in text
     assert "judged no document" not in text
+    assert "No document was judged" not in text
 
 
 def test_what_made_a_rule_bite_is_marked(workdir: Workdir) -> None:
