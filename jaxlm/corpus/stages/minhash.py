@@ -10,7 +10,8 @@ single process finds by going through all of them in order of priority; here tas
    documents. The sets of these documents go to one file that is mapped into memory.
 3. In rounds, a task goes through its buckets in order of priority. It drops what is similar to a
    document that is known to stay, and blocks what is similar to an undecided one. What no task
-   dropped or blocked stays. When few records are left, one task decides them in order.
+   dropped or blocked stays. When few records are left, one task decides them in order; when a
+   round decides less than half of them (long chains), one task decides the first of them.
 4. Each dropped document is compared with those that stay once more, for the most similar one.
 
 A bucket of n documents of which k stay costs k comparisons a document, not n.
@@ -20,6 +21,7 @@ import functools
 import itertools
 import mmap
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -119,32 +121,64 @@ class NearDuplicates:
         self, compared: Compared, buckets: list[Path], threshold: float, work: Path, run: Map
     ) -> None:
         """Set the state of all documents in buckets to KEPT or DROPPED."""
-        state = compared.state
+        state, state_path = compared.state, compared.state_path
         blocked: NDArray[np.bool_] = mapped(work / "blocked.npy", len(state), np.bool_)
-        for number in range(len(state)):
-            left = sum(
-                int(count)
-                for count in run(_open_records, ((b, compared.state_path) for b in buckets))
-            )
+        before = 0
+        for number in itertools.count():
+            left = sum(run(_open_records, ((folder, state_path) for folder in buckets)))
             if not left:
                 return
-            alone = left <= self.records_at_once
-            tasks = [tuple(buckets)] if alone else [(bucket,) for bucket in buckets]
             out = work / f"round-{number}"
-            out.mkdir()
-            blocked[:] = False
-            seen: list[Path] = list(run(_judge, (
-                (group, compared.state_path, work, threshold, alone, out / f"{k:06d}.npy")
-                for k, group in enumerate(tasks)
+            if left <= self.records_at_once:
+                task = (tuple(buckets), state_path, work, threshold, out, True, None)
+                _settle(state, blocked, list(run(_judge, [task])))
+                continue
+            seen = list(run(_judge, (
+                ((folder,), state_path, work, threshold, out / folder.name, False, None)
+                for folder in buckets
             )))  # fmt: skip
-            for path in seen:
-                documents, verdicts = load_array(path)
-                state[documents[verdicts == DROPPED]] = DROPPED
-                blocked[documents[verdicts == _BLOCKED]] = True
-            for path in seen:
-                documents, _ = load_array(path)
-                free = documents[(state[documents] == OPEN) & ~blocked[documents]]
-                state[free] = KEPT
+            stalled, before = left > before / 2 > 0, left
+            _settle(state, blocked, seen, only_dropped=stalled)
+            if stalled:
+                last = _last(state, seen, self.records_at_once / left)
+                if last is not None:
+                    some = (tuple(buckets), state_path, work, threshold, out / "first", True, last)
+                    _settle(state, blocked, list(run(_judge, [some])))
+
+
+def _settle(
+    state: NDArray[np.uint8],
+    blocked: NDArray[np.bool_],
+    seen: list[Path],
+    only_dropped: bool = False,
+) -> None:
+    """Take over what tasks found: DROPPED if one says so, else KEPT if none says _BLOCKED."""
+    blocked[:] = False
+    for folder in seen:
+        documents, verdicts = load_array(folder / "verdicts.npy")
+        state[documents[verdicts == DROPPED]] = DROPPED
+        blocked[documents[verdicts == _BLOCKED]] = True
+    for folder in [] if only_dropped else seen:
+        documents, _ = load_array(folder / "verdicts.npy")
+        state[documents[(state[documents] == OPEN) & ~blocked[documents]]] = KEPT
+
+
+def _last(state: NDArray[np.uint8], seen: list[Path], share: float) -> tuple[float, int] | None:
+    """Rank and number of the document up to which a share of the undecided ones goes, about; None
+    where all are decided."""
+    ranks, numbers = [], []
+    for folder in seen:
+        documents, _ = load_array(folder / "verdicts.npy")
+        there = np.flatnonzero(state[documents] == OPEN)
+        there = there[:: max(1, len(there) >> 12)]
+        ranks.append(load_array(folder / "rank.npy")[there])
+        numbers.append(documents[there])
+    rank, number = np.concatenate(ranks), np.concatenate(numbers)
+    if not len(number):
+        return None
+    order = np.lexsort((number, rank))
+    last = order[int(share * (len(order) - 1))]
+    return float(rank[last]), int(number[last])
 
 
 @functools.cache
@@ -229,10 +263,17 @@ def _bucket_part(runs: Path, part: int, count: int, state_path: Path, folder: Pa
 
 
 def _undecided(
-    records: dict[str, NDArray[Any]], state: NDArray[np.uint8]
+    records: dict[str, NDArray[Any]],
+    state: NDArray[np.uint8],
+    last: tuple[float, int] | None = None,
 ) -> dict[str, NDArray[Any]]:
-    """The records of buckets with several documents, an undecided one among them."""
+    """The records of buckets with several documents, an undecided one among them; with `last`,
+    only undecided documents up to this rank and number, alone in their bucket or not."""
     there = state[records["document"]]
+    if last is not None:
+        rank, number = records["rank"], records["document"]
+        wanted = (rank < last[0]) | ((rank == last[0]) & (number <= last[1]))
+        return {name: column[wanted & (there == OPEN)] for name, column in records.items()}
     records = {name: column[there != DROPPED] for name, column in records.items()}
     there = there[there != DROPPED]
     bucket = np.cumsum(opens(records["key"])) - 1
@@ -285,30 +326,35 @@ def _judge(
     state_path: Path,
     work: Path,
     threshold: float,
-    alone: bool,
     out: Path,
+    alone: bool,
+    last: tuple[float, int] | None,
 ) -> Path:
-    """Save the undecided documents of some buckets and what follows for each: DROPPED, _BLOCKED,
-    _FREE, or, where the task is `alone`, KEPT."""
+    """Save the undecided documents of some buckets, their ranks, and what follows for each:
+    DROPPED, _BLOCKED, _FREE, or, where the task is `alone` with all buckets, KEPT.
+
+    last: only undecided documents up to this one in order of priority; then none of them may be
+    like one that is known to stay.
+    """
     state = load_array(state_path)
-    found = [_undecided(_read_bucket(folder), state) for folder in buckets]
-    local, _, _, _ = _compare(found, state, work, threshold, alone)
-    documents, verdicts, was_open = local
-    save_array(out, np.stack([documents[was_open], verdicts[was_open]]))
+    found = [_undecided(_read_bucket(folder), state, last) for folder in buckets]
+    seen = _compare(found, state, work, threshold, alone)
+    out.mkdir(parents=True)
+    verdicts = np.stack([seen.documents, seen.states])[:, seen.was == OPEN]
+    save_array(out / "verdicts.npy", verdicts)
+    save_array(out / "rank.npy", seen.ranks[seen.was == OPEN])
     return out
 
 
 def _find_partners(folder: Path, state_path: Path, work: Path, threshold: float, out: Path) -> Path:
     """Save the dropped documents of a part and the most similar that stays: numbers, scores."""
     state = load_array(state_path)
-    (documents, _, _), best, partner, settled = _compare(
-        [_read_bucket(folder)], state, work, threshold, True
-    )
-    there = settled & (partner >= 0)
+    seen = _compare([_read_bucket(folder)], state, work, threshold, True)
+    there = (seen.was == DROPPED) & (seen.partner >= 0)
     out.mkdir(parents=True)
-    save_array(out / "document.npy", documents[there])
-    save_array(out / "partner.npy", documents[partner[there]])
-    save_array(out / "score.npy", best[there])
+    save_array(out / "document.npy", seen.documents[there])
+    save_array(out / "partner.npy", seen.documents[seen.partner[there]])
+    save_array(out / "score.npy", seen.best[there])
     return out
 
 
@@ -335,12 +381,21 @@ def _partners(
         leader[documents[better]] = new[better]
 
 
-type _Compared = tuple[
-    tuple[Ints, NDArray[np.uint8], NDArray[np.bool_]],
-    NDArray[np.float64],
-    Ints,
-    NDArray[np.bool_],
-]
+@dataclass(frozen=True)
+class _Seen:
+    """D documents in order of priority."""
+
+    documents: Ints
+    """Their numbers."""
+    ranks: NDArray[np.float64]
+    was: NDArray[np.uint8]
+    """States before."""
+    states: NDArray[np.uint8]
+    """And afterwards."""
+    best: NDArray[np.float64]
+    """Similarity to the partner."""
+    partner: Ints
+    """Index of the most similar one that stays and is similar enough, -1 where there is none."""
 
 
 def _compare(
@@ -349,9 +404,8 @@ def _compare(
     work: Path,
     threshold: float,
     alone: bool,
-) -> _Compared:
-    """Go through buckets in order of priority: (numbers of the documents, their states afterwards,
-    which were OPEN), the best score of each, its partner's index, which were DROPPED before."""
+) -> _Seen:
+    """Go through the documents of some buckets in order of priority."""
     key, ranks, number = (
         np.concatenate([records[name] for records in found]) for name in ("key", "rank", "document")
     )
@@ -365,8 +419,8 @@ def _compare(
     first_bucket = np.append(np.flatnonzero(opens(key)), len(key))
     by_document = np.argsort(index, kind="stable")
     first_document = np.searchsorted(index[by_document], np.arange(len(documents) + 1))
-    states = state[documents]
-    was_open, settled = states == OPEN, states == DROPPED
+    was = state[documents]
+    states = was.copy()
     place = load_array(work / "place.npy")
     starts, sizes = place[documents], place[documents + 1] - place[documents]
     sets = load_array(work / "sets.npy")
@@ -384,7 +438,7 @@ def _compare(
               undecided_count, threshold, alone)  # fmt: skip
         if isinstance(sets, np.memmap) and hasattr(mmap, "MADV_DONTNEED"):
             sets._mmap.madvise(mmap.MADV_DONTNEED)  # type: ignore[attr-defined]
-    return (documents, states, was_open), best, partner, settled
+    return _Seen(documents, ranks[example][priority], was, states, best, partner)
 
 
 @njit(cache=True)

@@ -11,8 +11,10 @@ import zstandard
 
 from jaxlm.config.load import validate
 from jaxlm.corpus import prepare
+from jaxlm.corpus.stages import DUPLICATES
 from jaxlm.errors import UserError
 from jaxlm.workdir import Workdir, no_progress
+from tests.corpus.stages.resolving import documents, resolved
 
 STAGES = ["quality.length", "dedup.url", "dedup.exact", "dedup.minhash", "dedup.lines",
           "dedup.sentences"]  # fmt: skip
@@ -111,3 +113,10 @@ def test_each_stage_finds_its_own_and_a_later_corpus_is_compared_too(tmp_path: P
 def test_an_attribute_that_no_stage_computes_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"'quality.gopher.words' is not computed"):
         made(tmp_path / "x", records(), 1, keep="quality", quality="quality.gopher.words")
+
+
+@pytest.mark.parametrize("stage", DUPLICATES)
+def test_little_or_nothing_to_compare(stage: str) -> None:
+    assert resolved(stage, []) == []
+    assert resolved(stage, [documents(["a"])], keeps=[[False]]) == []
+    assert resolved(stage, [documents([".", "!"], ["x", "y"]), documents(["?"], ["z"])]) == []
