@@ -44,7 +44,9 @@ EDITORS: dict[str, Callable[[Analysis, Rules], Edit]] = (
 LABELLERS: dict[str, Callable[[Documents, Rules], tuple[NDArray[np.str_], Tags]]] = (
     language.LABELLERS
 )
-SPANS: dict[str, Callable[[str, Rules], dict[str, list[tuple[int, int]]]]] = lists.SPANS
+SPANS: dict[str, Callable[[str, Rules], dict[str, list[tuple[int, int]]]]] = (
+    chinese.SPANS | code.SPANS | dolma.SPANS | lists.SPANS | words.SPANS
+)
 
 __all__ = [
     "DUPLICATES",

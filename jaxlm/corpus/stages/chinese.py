@@ -14,9 +14,11 @@ from jaxlm.config.rules import Rules
 from jaxlm.corpus import statistics as st
 from jaxlm.corpus.automaton import Automaton
 from jaxlm.corpus.characters import CODES, decode, table
+from jaxlm.corpus.documents import Strings
 from jaxlm.corpus.recipes import data_folder
 from jaxlm.corpus.sentences import sentences
 from jaxlm.corpus.stages.base import Tags
+from jaxlm.corpus.stages.words import copies, line_places
 from jaxlm.corpus.statistics import Analysis, Ints
 
 SCRIPTS = {
@@ -74,7 +76,39 @@ def traditional_share(texts: Analysis) -> NDArray[np.float64]:
     return np.where(both > 0, traditional / np.maximum(both, 1), np.nan)
 
 
+def spans(text: str, rules: Rules) -> dict[str, list[tuple[int, int]]]:
+    """Lines, sentences, marks and symbols that count against a text, in characters."""
+    assert isinstance(rules, Chinese)
+    lines = [place for place in line_places(text) if text[slice(*place)].strip()]
+    data = text.encode()
+    found = sentences(Strings.of([data]))
+    ends = [len(data[:at].decode()) for at in (*found.starts.tolist(), *found.ends.tolist())]
+    kinds = [category(c)[0] for c in text]
+    traditional, simple = _written("traditional"), _written("simplified")
+    places = {
+        "max_short_lines": [
+            (start, end) for start, end in lines
+            if len("".join(text[start:end].split())) <= rules.short_line
+        ],
+        "max_duplicate_lines": copies(text, lines),
+        "max_duplicate_sentences": copies(
+            text, list(zip(ends[: len(found)], ends[len(found) :], strict=True))
+        ),
+    }  # fmt: skip
+    for rule, wanted in (
+        ("max_punctuation_share", [kind == "P" for kind in kinds]),
+        ("max_symbol_share", [kind == "S" for kind in kinds]),
+        ("max_traditional_share", [c in traditional for c in text]),
+        ("min_traditional_share", [c in simple for c in text]),
+    ):
+        places[rule] = [(at, at + 1) for at, here in enumerate(wanted) if here]
+    return places
+
+
 TAGGERS: dict[str, Callable[[Analysis, Rules], Tags]] = {"quality.chinese": chinese}
+SPANS: dict[str, Callable[[str, Rules], dict[str, list[tuple[int, int]]]]] = {
+    "quality.chinese": spans
+}
 
 
 def _share(part: Ints, whole: Ints) -> NDArray[np.float64]:

@@ -11,7 +11,7 @@ from jaxlm.config.code import PERMISSIVE, Code
 from jaxlm.config.rules import Rules
 from jaxlm.corpus import statistics as st
 from jaxlm.corpus.stages.base import Tags
-from jaxlm.corpus.stages.words import meta_values
+from jaxlm.corpus.stages.words import line_places, meta_values
 from jaxlm.corpus.statistics import Analysis, Ints, Mask
 
 HEADER_BYTES = 4096
@@ -110,7 +110,30 @@ def code(texts: Analysis, rules: Rules) -> Tags:
     }  # fmt: skip
 
 
+def spans(text: str, rules: Rules) -> dict[str, list[tuple[int, int]]]:
+    """Markers, long lines and encoded data, in characters."""
+    assert isinstance(rules, Code)
+    lines = line_places(text)
+    longest = max(lines, key=lambda place: place[1] - place[0])
+    head = text[: lines[min(rules.generated_lines, len(lines)) - 1][1]]
+    markers = "|".join(re.escape(marker.decode()) for marker in GENERATED)
+    encoded = [
+        match.span()
+        for match in re.finditer(rf"[a-zA-Z0-9+/=\n]{{{ENCODED_BYTES},}}"
+                                 rf"|[0-9a-fA-F\\xXu, \t\r\n]{{{ENCODED_BYTES},}}", text)
+        if re.search("[0-9]", match[0])
+    ]  # fmt: skip
+    return {
+        "max_line_length": [longest],
+        "max_generated": [match.span() for match in re.finditer(markers, head, re.IGNORECASE)],
+        "max_encoded_run": encoded,
+        "max_encoded_share": encoded,
+        "max_unwanted_licence": [match.span(1) for match in _SPDX.finditer(text)],
+    }
+
+
 TAGGERS: dict[str, Callable[[Analysis, Rules], Tags]] = {"quality.code": code}
+SPANS: dict[str, Callable[[str, Rules], dict[str, list[tuple[int, int]]]]] = {"quality.code": spans}
 
 
 def named_licences(header: str) -> Iterator[tuple[str, ...]]:

@@ -4,6 +4,8 @@ They differ from the published rules, and from ours, in what a word, a line and 
 `quality.gopher` and its neighbours are the ones to use where Dolma's decisions are not wanted.
 """
 
+import re
+from collections import Counter
 from collections.abc import Callable
 from functools import cache
 from typing import Any
@@ -18,6 +20,7 @@ from jaxlm.corpus.automaton import Automaton
 from jaxlm.corpus.characters import CODES, decode, table
 from jaxlm.corpus.lists import read_list
 from jaxlm.corpus.stages.base import Changes, Edit, Tags, replaced
+from jaxlm.corpus.stages.words import copies, line_places
 from jaxlm.corpus.statistics import Analysis, Ints, Mask, spaces
 
 REQUIRED = ("the", "be", "to", "of", "and", "that", "have", "with")
@@ -93,8 +96,51 @@ def c4(texts: Analysis, rules: Rules) -> Edit:
     return Edit(tags, replaced(strings, start[cut], end[cut]), changes)
 
 
+def gopher_spans(text: str, rules: Rules) -> dict[str, list[tuple[int, int]]]:
+    """Lines, words and runs of words that count against a text, in characters."""
+    lines = line_places(text)
+    words = [match.span() for match in re.finditer(r"\S+", text)]
+    duplicates = copies(text, lines, first_too=True)
+    places = {
+        "max_symbol_ratio": [w for w in words if set("#…") & set(text[slice(*w)])],
+        "max_bullet_lines": [line for line in lines if text[slice(*line)].startswith(("*", "-"))],
+        "max_ellipsis_lines": [line for line in lines if text[slice(*line)].endswith("…")],
+        "max_duplicate_lines": duplicates,
+        "max_duplicate_line_characters": duplicates,
+    }
+    for n in range(5, 11):
+        runs = [
+            tuple(text[slice(*word)] for word in words[i : i + n])
+            for i in range(len(words) - n + 1)
+        ]
+        number = Counter(runs)
+        joined: list[tuple[int, int]] = []
+        for i, run in enumerate(runs):
+            if number[run] > 1:
+                start, end = words[i][0], words[i + n - 1][1]
+                if joined and start <= joined[-1][1]:
+                    start = joined.pop()[0]
+                joined.append((start, end))
+        places[f"max_duplicate_{n}grams"] = joined
+    return places
+
+
+def c4_spans(text: str, rules: Rules) -> dict[str, list[tuple[int, int]]]:
+    """What documents are dropped for, in characters."""
+    needles = (("max_curly_brace", "{"), ("max_lorem_ipsum", "lorem ipsum"),
+               ("max_javascript", "javascript"))  # fmt: skip
+    return {
+        rule: [match.span() for match in re.finditer(re.escape(needle), text, re.IGNORECASE)]
+        for rule, needle in needles
+    }
+
+
 TAGGERS: dict[str, Callable[[Analysis, Rules], Tags]] = {"quality.dolma_gopher": gopher}
 EDITORS: dict[str, Callable[[Analysis, Rules], Edit]] = {"quality.dolma_c4": c4}
+SPANS: dict[str, Callable[[str, Rules], dict[str, list[tuple[int, int]]]]] = {
+    "quality.dolma_gopher": gopher_spans,
+    "quality.dolma_c4": c4_spans,
+}
 
 
 @cache

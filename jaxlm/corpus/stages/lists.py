@@ -6,6 +6,7 @@ from functools import cache
 
 import numpy as np
 
+from jaxlm.config.corpus import Prepare
 from jaxlm.config.rules import Rules
 from jaxlm.config.words import Lists
 from jaxlm.corpus.documents import Strings
@@ -64,11 +65,21 @@ def spans(text: str, rules: Rules) -> dict[str, list[tuple[int, int]]]:
     return dict.fromkeys(names, places)
 
 
-def check(rules: Lists | None) -> None:
-    """Read the lists. Raises UserError for one that is missing, empty or not text."""
-    if rules is not None:
-        for name in (*rules.words, *rules.urls, *rules.url_words):
-            read_list(name)
+def check(config: Prepare) -> None:
+    """Read the lists of the stages that are on, also those of routes, so that one that is missing,
+    empty or not text is a UserError at the beginning of a run."""
+    names: list[str | None] = []
+    if "quality.lists" in config.stages:
+        rules = config.quality.lists
+        names += [*rules.words, *rules.urls, *rules.url_words]
+    if "quality.dolma_c4" in config.stages:
+        names.append(config.quality.dolma_c4.naughty_words)
+    for route in config.routes:
+        for key, value in route.set.items():
+            if key.startswith("quality.lists.") and key.endswith(("words", "urls")):
+                names += value if isinstance(value, list | tuple) else []
+    for name in filter(None, names):
+        read_list(name)
 
 
 TAGGERS: dict[str, Callable[[Analysis, Rules], Tags]] = {"quality.lists": lists}

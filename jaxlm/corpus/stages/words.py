@@ -6,7 +6,9 @@ is one.
 
 import json
 import math
-from collections.abc import Callable
+import re
+from collections import Counter
+from collections.abc import Callable, Sequence
 from functools import cache
 
 import numpy as np
@@ -68,12 +70,75 @@ def wiki(texts: Analysis, rules: Rules) -> Tags:
     return {"words": np.diff(first).astype(np.float64)}
 
 
+def repeats_spans(text: str, rules: Rules) -> dict[str, list[tuple[int, int]]]:
+    """The longest stretch of repeated words."""
+    assert isinstance(rules, Repeats)
+    places = word_places(text)
+    found = [text[start:end] for start, end in places]
+    best = (1, 0, 0)
+    for period in range(1, min(rules.longest, len(found) - 1) + 1):
+        same = 0
+        for i in range(period, len(found)):
+            same = same + 1 if found[i] == found[i - period] else 0
+            if same // period + 1 > best[0]:
+                best = (same // period + 1, i - same - period + 1, i)
+    times, first, last = best
+    return {"max_repeated_words": [(places[first][0], places[last][1])] if times > 1 else []}
+
+
+def symbols_spans(text: str, rules: Rules) -> dict[str, list[tuple[int, int]]]:
+    """The symbols."""
+    assert isinstance(rules, Symbols)
+    marks = sorted(rules.symbols, key=len, reverse=True)
+    pattern = re.compile("|".join(map(re.escape, marks)))
+    return {"max_symbol_ratio": [match.span() for match in pattern.finditer(text)]}
+
+
+def word_places(text: str) -> list[tuple[int, int]]:
+    """Where the words of a text are, in characters."""
+    alone = spaceless()
+    out: list[tuple[int, int]] = []
+    for match in re.finditer(r"\S+", text):
+        start = match.start()
+        for at in range(*match.span()):
+            if ord(text[at]) < CODES and alone[ord(text[at])]:
+                out += [(start, at)] * (start < at) + [(at, at + 1)]
+                start = at + 1
+        out += [(start, match.end())] * (start < match.end())
+    return out
+
+
+def line_places(text: str) -> list[tuple[int, int]]:
+    """Where the lines of a text are, blank ones too, in characters without their newlines."""
+    ends = [match.start() for match in re.finditer("\n", text)]
+    return list(zip([0, *(end + 1 for end in ends)], [*ends, len(text)], strict=True))
+
+
+def copies(
+    text: str, places: Sequence[tuple[int, int]], first_too: bool = False
+) -> list[tuple[int, int]]:
+    """Those of the places whose text came before, or with first_too comes more than once."""
+    number = Counter(text[start:end] for start, end in places)
+    seen: set[str] = set()
+    out = []
+    for start, end in places:
+        piece = text[start:end]
+        if number[piece] > 1 and (first_too or piece in seen):
+            out.append((start, end))
+        seen.add(piece)
+    return out
+
+
 TAGGERS: dict[str, Callable[[Analysis, Rules], Tags]] = {
     "quality.repeats": repeats,
     "quality.stop_words": stop_words,
     "quality.symbols": symbols,
     "quality.forum": forum,
     "quality.wiki": wiki,
+}
+SPANS: dict[str, Callable[[str, Rules], dict[str, list[tuple[int, int]]]]] = {
+    "quality.repeats": repeats_spans,
+    "quality.symbols": symbols_spans,
 }
 
 

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from jaxlm.config.corpus import Source
+from jaxlm.config.corpus import Prepare, Source
+from jaxlm.config.quality import Quality
 from jaxlm.config.words import Lists
 from jaxlm.corpus.documents import Documents
 from jaxlm.corpus.stages import SPANS, TAGGERS, decide
@@ -82,10 +83,20 @@ def test_nothing_fails_without_lists_and_anything_listed_with_them(rules: Lists)
 
 
 def test_a_missing_list_is_told_early(rules: Lists) -> None:
-    check(rules)
+    def prepare(lists: Lists, **values: object) -> Prepare:
+        return Prepare.model_validate(
+            {"stages": ("quality.lists",), "quality": Quality(lists=lists), **values}
+        )
+
+    check(prepare(rules))
     for key in ("words", "urls", "url_words"):
+        missing = Lists.model_validate({key: ("nowhere/x.txt",)})
         with pytest.raises(UserError, match="no such file"):
-            check(Lists.model_validate({key: ("nowhere/x.txt",)}))
+            check(prepare(missing))
+        check(prepare(missing, stages=("quality.length",)))
+        route = {"kinds": ("web",), "set": {f"quality.lists.{key}": ["nowhere/x.txt"]}}
+        with pytest.raises(UserError, match="no such file"):
+            check(prepare(rules, routes=(route,)))
 
 
 @given(some.lists(some.tuples(some.text(), some.none() | some.text()), max_size=4))
