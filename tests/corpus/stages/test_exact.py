@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as some
 
 from jaxlm.config.corpus import Source
@@ -39,7 +39,8 @@ def test_normalised_texts_are_lower_case_with_single_spaces(texts: list[str]) ->
         assert "".join(map(chr, codes[first[i] : first[i + 1]])) == wanted
 
 
-@given(some.lists(some.sampled_from("abcdefgh"), max_size=30), some.integers(1, 40))
+@settings(max_examples=40, deadline=None)
+@given(some.lists(some.sampled_from("abcdefgh"), max_size=30), some.integers(2, 40))
 def test_parts_of_the_keys_do_not_matter(texts: list[str], part: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
         for module in (shuffle, exact):
@@ -49,10 +50,13 @@ def test_parts_of_the_keys_do_not_matter(texts: list[str], part: int) -> None:
     assert [d.index + d.batch * len(texts[:9]) for d in found] == wanted
 
 
-def test_copies_in_other_sources_stay_in_the_scope_of_a_source() -> None:
-    batches = [documents(["a"]), documents(["a", "a"], source=Source(name="t", path="y"))]
-    assert len(resolved("dedup.exact", batches)) == 2
-    found = resolved("dedup.exact", batches, Dedup(scope="source"))
+@pytest.mark.parametrize("stage", ["dedup.exact", "dedup.url", "dedup.minhash"])
+def test_copies_in_other_sources_stay_in_the_scope_of_a_source(stage: str) -> None:
+    meta = ['{"url": "http://a.org"}'] * 2
+    other = Source(name="t", path="y")
+    batches = [documents(["a"], meta=meta[:1]), documents(["a", "a"], meta=meta, source=other)]
+    assert len(resolved(stage, batches)) == 2
+    found = resolved(stage, batches, Dedup(scope="source"))
     assert [(d.batch, d.index, d.partner) for d in found] == [(1, 1, (1, 0))]
 
 

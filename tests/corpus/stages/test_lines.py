@@ -23,13 +23,13 @@ def left(text: str, cuts: list[Cut]) -> str:
     return (out + raw[at:]).decode()
 
 
-@settings(deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
     some.lists(some.lists(some.sampled_from(["a", "b", "Ab", " AB ", "c c", ""]), max_size=6),
                min_size=1, max_size=8),
     some.integers(1, 3),
     some.integers(0, 8),
-    some.sampled_from([1, 3, 1 << 20]),
+    some.sampled_from([3, 1 << 20]),
 )  # fmt: skip
 def test_lines_of_more_documents_than_allowed_are_cut(
     texts: list[list[str]], most: int, border: int, part: int
@@ -87,8 +87,8 @@ def repeated(texts: list[list[str]], span: int) -> list[list[bool]]:
     return out
 
 
-@settings(max_examples=60, deadline=None)
-@given(some.integers(0, 1 << 30), some.integers(1, 4), some.sampled_from([1, 5, 1 << 20]))
+@settings(max_examples=40, deadline=None)
+@given(some.integers(0, 1 << 30), some.integers(1, 4), some.sampled_from([5, 1 << 20]))
 def test_spans_of_sentences_that_occurred_before_are_cut(seed: int, span: int, part: int) -> None:
     draw = random.Random(seed)
     names = ["One", "Two", "Three", "Four"]
@@ -120,6 +120,7 @@ def test_a_document_that_cuts_leave_too_short_is_dropped() -> None:
     ]
 
 
+@settings(max_examples=40, deadline=None)
 @given(some.lists(some.text(max_size=40), max_size=4))
 def test_any_text(texts: list[str]) -> None:
     texts = [text.encode(errors="replace").decode() for text in texts * 2]
