@@ -24,7 +24,7 @@ class Matches:
 
 class Automaton:
     """Finds every occurrence of the patterns, overlapping ones too; ASCII letters match in either
-    case. The table takes 4 bytes a character of the patterns and different byte in them."""
+    case. The table takes 8 bytes a character of the patterns and different byte in them."""
 
     def __init__(self, patterns: Sequence[bytes]) -> None:
         folded = [pattern.lower() for pattern in patterns]
@@ -48,29 +48,34 @@ class Automaton:
                 state = children[state][symbol]
             same.append(output[state])
             output[state] = index
-        self._next = np.zeros((len(children), len(alphabet) + 1), np.int32)
+        following = np.zeros((len(children), len(alphabet) + 1), np.int64)
         # the longest proper suffix of a state that is a pattern too
         self._suffix = np.zeros(len(children), np.int32)
         fail = np.zeros(len(children), np.int32)
         queue = [0]
         for state in queue:
             if state:
-                self._next[state] = self._next[fail[state]]
+                following[state] = following[fail[state]]
             for symbol, child in children[state].items():
-                fail[child] = self._next[fail[state], symbol] if state else 0
-                self._next[state, symbol] = child
+                fail[child] = following[fail[state], symbol] if state else 0
+                following[state, symbol] = child
                 shorter = fail[child]
                 self._suffix[child] = shorter if output[shorter] >= 0 else self._suffix[shorter]
                 queue.append(child)
         self._output = np.array(output, np.int32)
+        # where the next state's row begins, and whether something ends there: one load a byte
+        ends = (self._output >= 0) | (self._suffix > 0)
+        self._table = (
+            (following * following.shape[1] * 2 + ends[following]).astype(np.uint64).ravel()
+        )
         self._same = np.array([*same, -1], np.int32)
         self._size = np.array([*map(len, folded), 0], np.int64)
 
     def find(self, texts: Strings) -> Matches:
         """The occurrences in all texts; none crosses from one into the next."""
         pattern, document, ends = _find(
-            np.ascontiguousarray(texts.buffer), texts.offsets, self._symbol, self._next,
-            self._output, self._same, self._suffix,
+            np.ascontiguousarray(texts.buffer), texts.offsets, self._symbol, self._table,
+            int(self._symbol.max()) + 1, self._output, self._same, self._suffix,
         )  # fmt: skip
         return Matches(pattern, document, ends - self._size[pattern], ends)
 
@@ -80,7 +85,8 @@ def _find(
     buffer: NDArray[np.uint8],
     offsets: Ints,
     symbol: NDArray[np.uint8],
-    following: NDArray[np.int32],
+    table: NDArray[np.uint64],
+    row: int,
     output: NDArray[np.int32],
     same: NDArray[np.int32],
     suffix: NDArray[np.int32],
@@ -88,10 +94,13 @@ def _find(
     found = np.empty((256, 3), np.int64)
     n = 0
     for d in range(len(offsets) - 1):
-        state = np.int32(0)
+        cell = np.uint64(0)
         for at in range(offsets[d], offsets[d + 1]):
-            state = following[state, symbol[buffer[at]]]
-            here = state if output[state] >= 0 else suffix[state]
+            cell = table[(cell >> np.uint64(1)) + np.uint64(symbol[buffer[at]])]
+            if not cell & np.uint64(1):
+                continue
+            state = np.int64(cell >> np.uint64(1)) // row
+            here = state if output[state] >= 0 else np.int64(suffix[state])
             while here:
                 index = output[here]
                 while index >= 0:
@@ -102,5 +111,5 @@ def _find(
                     found[n, 0], found[n, 1], found[n, 2] = index, d, at + 1
                     n += 1
                     index = same[index]
-                here = suffix[here]
+                here = np.int64(suffix[here])
     return found[:n, 0].copy(), found[:n, 1].copy(), found[:n, 2].copy()

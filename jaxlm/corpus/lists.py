@@ -89,14 +89,11 @@ class WordList:
         """The occurrences; `pattern` is an index into entries. Two of the same entry do not
         overlap."""
         found = self._automaton.find(texts)
-        if not len(found.starts):
-            return found
-        letters = _letters(np.ascontiguousarray(texts.buffer), texts.offsets, _alphanumeric())
-        inside = np.zeros(len(letters) + 1, np.bool_)  # between two letters of a word
-        inside[1:-1] = letters[:-1] & letters[1:]
-        inside[texts.offsets] = False
-        whole = ~inside[found.starts] & ~inside[found.ends]
         entry = self._entry[found.pattern]
+        whole = _whole(
+            np.ascontiguousarray(texts.buffer), found.starts, found.ends,
+            texts.offsets[found.document], texts.offsets[found.document + 1], _alphanumeric(),
+        )  # fmt: skip
         whole &= _apart(entry, found.starts, found.ends, whole, len(self.entries))
         return Matches(entry[whole], found.document[whole], found.starts[whole], found.ends[whole])
 
@@ -115,16 +112,35 @@ def _alphanumeric() -> NDArray[Any]:
 
 
 @njit(cache=True)
-def _letters(buffer: NDArray[np.uint8], offsets: Ints, alphanumeric: Mask) -> Mask:
-    """True at every byte of a letter."""
-    out = np.zeros(len(buffer), np.bool_)
-    at = 0
-    while at < len(buffer):
-        code, width = decode(buffer, at)
-        if code < CODES and alphanumeric[code]:
-            out[at : at + width] = True
-        at += width
+def _whole(
+    buffer: NDArray[np.uint8],
+    starts: Ints,
+    ends: Ints,
+    first: Ints,
+    last: Ints,
+    alphanumeric: Mask,
+) -> Mask:
+    """Which pieces do not begin or end between two letters of a text, bytes first:last."""
+    out = np.empty(len(starts), np.bool_)
+    for i in range(len(starts)):
+        out[i] = not (
+            (starts[i] > first[i] and _between_letters(buffer, starts[i], alphanumeric))
+            or (ends[i] < last[i] and _between_letters(buffer, ends[i], alphanumeric))
+        )
     return out
+
+
+@njit(cache=True)
+def _between_letters(buffer: NDArray[np.uint8], at: int, alphanumeric: Mask) -> bool:
+    """Whether the characters before and after a place are both letters."""
+    code, _ = decode(buffer, at)
+    if code >= CODES or not alphanumeric[code]:
+        return False
+    before = at - 1
+    while buffer[before] & 0xC0 == 0x80:
+        before -= 1
+    code, _ = decode(buffer, before)
+    return code < CODES and bool(alphanumeric[code])
 
 
 @njit(cache=True)
