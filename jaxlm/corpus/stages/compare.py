@@ -21,7 +21,6 @@ from numpy.typing import NDArray
 from jaxlm.config.dedup import Dedup
 from jaxlm.corpus.documents import Documents
 from jaxlm.corpus.stages.base import Tags
-from jaxlm.errors import UserError
 
 type Signature = dict[str, NDArray[Any]]
 
@@ -91,7 +90,7 @@ class Stage(Protocol):
 
 def rank(documents: Documents, tags: Tags, config: Dedup) -> NDArray[np.float64]:
     """The place of each document among its copies by `config.keep`, float64 [D]: the lowest stays,
-    the first of equals. Raises UserError for an attribute that the segment did not compute."""
+    the first of equals; infinity where a document has no date or attribute."""
     n = len(documents)
     if config.keep == "longest":
         return -documents.texts.lengths.astype(np.float64)
@@ -103,12 +102,7 @@ def rank(documents: Documents, tags: Tags, config: Dedup) -> NDArray[np.float64]
         return np.array(dates, np.float64)
     if config.keep == "quality":
         assert config.quality is not None
-        if config.quality not in tags:
-            raise UserError(
-                f"prepare.dedup.quality: {config.quality!r} is not computed between this comparing "
-                f"stage and the one before; there are {', '.join(sorted(tags)) or 'no attributes'}"
-            )
-        values = tags[config.quality]
+        values = tags.get(config.quality, np.full(n, np.nan))
         return np.where(np.isnan(values), np.inf, -values)
     return np.zeros(n)
 

@@ -55,6 +55,7 @@ class _SameKey:
         parameters = {"scope": self.config.scope}
         others = earlier(self.config, self.name, parameters, run)
         compared = Compared(self.name, batches, others, work)
+        compared.refuse_unranked(self.config)
         leader = leaders(compared, "keys", work / "keys", run)
         for b, place in enumerate(compared.batches):
             for i in removed(compared.state, place):

@@ -50,6 +50,19 @@ class Compared:
             self.state[place.range][~batch.keep] = GONE
         self._starts = [place.start for place in self.places]
 
+    def refuse_unranked(self, config: Dedup) -> None:
+        """Raise UserError where no document has what `config.keep` goes by."""
+        if config.keep in ("oldest", "quality") and self.batches:
+            if any(np.isfinite(place.rank()).any() for place in self.batches):
+                return
+            key, found = (
+                ("date_field", f"no document has a date in its field {config.date_field!r}")
+                if config.keep == "oldest"
+                else ("quality", f"no document has the attribute {config.quality!r} here; it is "
+                      "computed by a stage between the comparing stages before and this one")
+            )  # fmt: skip
+            raise UserError(f"prepare.dedup.{key}: {found}")
+
     def partner(self, number: int) -> Partner:
         """How others speak of a document."""
         at = bisect.bisect_right(self._starts, number) - 1

@@ -95,6 +95,7 @@ class NearDuplicates:
         parameters = section.model_dump(exclude={"threshold"}) | {"scope": self.config.scope}
         others = earlier(self.config, self.name, parameters, run)
         compared = Compared(self.name, batches, others, work)
+        compared.refuse_unranked(self.config)
         leader = leaders(compared, "set", work / "sets", run)
         compared.state[: compared.earlier][compared.state[: compared.earlier] == OPEN] = KEPT
         bands, rows = lsh(threshold, section.permutations)

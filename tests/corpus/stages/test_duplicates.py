@@ -111,7 +111,7 @@ def test_each_stage_finds_its_own_and_a_later_corpus_is_compared_too(tmp_path: P
 
 
 def test_an_attribute_that_no_stage_computes_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"'quality.gopher.words' is not computed"):
+    with pytest.raises(UserError, match=r"no document has the attribute 'quality.gopher.words'"):
         made(tmp_path / "x", records(), 1, keep="quality", quality="quality.gopher.words")
 
 

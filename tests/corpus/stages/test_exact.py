@@ -66,10 +66,15 @@ def test_a_source_can_have_priority() -> None:
     assert [(d.batch, d.partner) for d in found] == [(0, (1, 0))]
 
 
-def test_an_attribute_that_was_not_computed_is_an_error() -> None:
+def test_what_no_document_has_cannot_decide_which_copy_stays() -> None:
     config = Dedup(keep="quality", quality="quality.gopher.words")
-    with pytest.raises(UserError, match=r"'quality.gopher.words' is not computed .* quality.a.b"):
-        resolved("dedup.exact", [documents(["a"])], config, [{"quality.a.b": np.zeros(1)}])
+    batches = [documents(["a"]), documents(["a"])]
+    tags = [{"quality.a.b": np.zeros(1)}, {"quality.gopher.words": np.zeros(1)}]
+    assert [d.batch for d in resolved("dedup.exact", batches, config, tags)] == [0]
+    with pytest.raises(UserError, match=r"no document has the attribute 'quality.gopher.words'"):
+        resolved("dedup.exact", batches, config, tags[:1] * 2)
+    with pytest.raises(UserError, match=r"no document has a date in its field 'date'"):
+        resolved("dedup.minhash", batches, Dedup(keep="oldest"))
 
 
 @pytest.mark.parametrize(
