@@ -6,9 +6,10 @@ do not count as copies of each other: of a line of a thousand dashes the first `
 
 Anchors. Every window has `width - gram + 1` grams of half its width; its anchor is the smallest of
 their hashes (winnowing: Schleimer, Wilkerson and Aiken 2003, "Winnowing: local algorithms for
-document fingerprinting"). Equal windows have equal anchors, so that only windows whose anchor
-occurs twice can be repeats, and the anchor changes only about every `width / 4` bytes: the text
-that is in no repeat, most of a corpus, costs one rolling hash and never enters a suffix array.
+document fingerprinting"). Equal windows have equal anchors, and the anchor changes only about every
+`width / 4` bytes. So windows are taken in runs with the same anchor: of an anchor that has only one
+run no window is a repeat, and where all its runs have the same bytes, all but the first are. What
+is left are the ends of copies; their text, a small part of a corpus, goes into suffix arrays.
 """
 
 from dataclasses import dataclass
@@ -37,24 +38,34 @@ BASE = np.uint64(0x9E3779B97F4A7C15)
 class Anchors:
     """Runs of windows with the same anchor.
 
-    hashes: uint64 [R]; starts: the first window of each run, int64 [R]; those of text d are
-    first[d]:first[d + 1], int64 [D + 1]. A run goes to the next one or the last window of its text.
+    hashes: of the anchors, uint64 [R]; contents: of all bytes of a run, different for runs of
+    different lengths, uint64 [R]; starts, ends: these bytes, from the first of the first window to
+    the last of the last, int64 [R]; first: text d has first[d]:first[d + 1], int64 [D + 1].
     """
 
     hashes: Hashes
+    contents: Hashes
     starts: Ints
+    ends: Ints
     first: Ints
 
 
 def anchors(buffer: Bytes, offsets: Ints, width: int) -> Anchors:
-    """The anchors of all windows of the texts buffer[offsets[d]:offsets[d + 1]].
+    """The runs of the texts buffer[offsets[d]:offsets[d + 1]].
 
-    A run is no longer than `width`, so that windows apart are in different runs: a hash that
-    occurs once is the anchor of no repeat.
+    A run has `width` windows at most, so that windows apart are in different ones.
     """
+    buffer = np.ascontiguousarray(buffer)
     gram = width // 2
     hashes, starts, first = _anchors(buffer, offsets, width, gram, TABLE, BASE, _power(gram))
-    return Anchors(mix(hashes), starts, first)  # mixed, since smallest hashes are all small
+    ends = np.append(starts[1:], 0) + width - 1
+    some = np.diff(first) > 0
+    ends[first[1:][some] - 1] = offsets[1:][some]
+    powers = np.array([pow(int(BASE), k, 1 << 64) for k in range(2 * width)], np.uint64)
+    contents = mix(_contents(buffer, starts, ends, TABLE, BASE, powers))
+    bits = np.uint64((2 * width).bit_length())
+    contents = contents << bits | (ends - starts).astype(np.uint64)
+    return Anchors(mix(hashes), contents, starts, ends, first)  # smallest hashes are all small
 
 
 def _power(length: int) -> np.uint64:
@@ -115,6 +126,24 @@ def _anchors(
                 length += 1
     first[-1] = n
     return hashes[:n].copy(), starts[:n].copy(), first
+
+
+@njit(cache=True)
+def _contents(
+    buffer: Bytes, starts: Ints, ends: Ints, table: Hashes, base: np.uint64, powers: Hashes
+) -> Hashes:
+    """A hash of each piece of the buffer; pieces rise, and may overlap."""
+    out = np.empty(len(starts), np.uint64)
+    head = tail = np.int64(0)
+    high = low = np.uint64(0)  # polynomials of the buffer up to head and tail
+    for r in range(len(starts)):
+        for i in range(tail, starts[r]):
+            low = low * base + table[buffer[i]]
+        for i in range(head, ends[r]):
+            high = high * base + table[buffer[i]]
+        tail, head = starts[r], ends[r]
+        out[r] = high - low * powers[head - tail]
+    return out
 
 
 def join_pieces(buffer: Bytes, starts: Ints, ends: Ints) -> Bytes:
@@ -249,10 +278,11 @@ def _window_hashes(
 
 
 @njit(cache=True)
-def equal_windows(
-    text: Bytes, places: Ints, other: Bytes, firsts: Ints, width: int
+def equal_pieces(
+    text: Bytes, places: Ints, sizes: Ints, other: Bytes, firsts: Ints
 ) -> NDArray[np.bool_]:
-    """Whether window places[i] of text is byte for byte window firsts[i] of other, bool [W].
+    """Whether sizes[i] bytes of text from places[i] on are those of other from firsts[i] on,
+    bool [P].
 
     Where both go on by the same distance from the pair before, what is known to be equal is not
     compared again, so that a long copy costs its length.
@@ -261,15 +291,13 @@ def equal_windows(
     known = np.int64(0)
     for i in range(len(places)):
         place, first = np.int64(places[i]), np.int64(firsts[i])
-        step = np.int64(0)
-        if i > 0:
+        step = known
+        if i > 0 and place - np.int64(places[i - 1]) == first - np.int64(firsts[i - 1]):
             step = place - np.int64(places[i - 1])
-            if step != first - np.int64(firsts[i - 1]):
-                step = known
         known = max(np.int64(0), known - step)
-        while known < width and text[place + known] == other[first + known]:
+        while known < sizes[i] and text[place + known] == other[first + known]:
             known += 1
-        out[i] = known >= width
+        out[i] = known >= sizes[i]
     return out
 
 

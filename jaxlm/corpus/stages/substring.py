@@ -4,21 +4,24 @@ Which bytes go is a property of the corpus alone: those in a window of `min_byte
 document that equals a window of the same or an earlier document which ends before it begins. So
 the first occurrence stays, and batches, parts and workers play no role.
 
-Text is handled in parts of PART_BYTES, each a task that fits into memory:
+Text is handled in parts of PART_BYTES; a task has a part, or a shard of records by hash:
 
-1. The anchors of all parts (`jaxlm/corpus/repeats.py`), sorted by hash, show which occur twice;
-   only windows under such an anchor can be repeats. Their text is gathered, a part for itself.
+1. Runs of windows with the same anchor (`jaxlm/corpus/repeats.py`) of all parts meet by the hash of
+   their anchor. Where all runs of an anchor have the same bytes, all but the first occurred before.
+   Where some differ, their text is gathered, a part for itself.
 2. A suffix array of each part's gathered text decides about repeats within the part.
-3. The other gathered windows go by their hash into shards, so that equal ones of several parts
-   meet; the earliest of a hash stays, the others are compared with it byte for byte. (Windows
-   with equal hashes that differ are compared with each other in the main process.)
+3. The other gathered windows go by their hash into shards, where those of several parts meet.
 
-Every step reads and writes what grows linearly with the corpus: anchors about 4 / min_bytes of
-its bytes, then only text that occurs twice. No process holds more than a part or a shard.
+What met by a hash is then compared byte for byte. (What differs after all is compared with each
+other in the main process, window by window.) Every step reads and writes what grows linearly with
+the corpus: about 4 / min_bytes of its bytes in runs, then the ends of what occurs twice. No process
+holds more than a part or a shard.
 """
 
 import itertools
+import json
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,19 +31,18 @@ from numpy.typing import NDArray
 from jaxlm.config.dedup import Dedup
 from jaxlm.corpus import repeats
 from jaxlm.corpus.documents import Documents, load_array, save_array
-from jaxlm.corpus.repeats import Ints
+from jaxlm.corpus.repeats import Bytes, Ints
 from jaxlm.corpus.stages.base import Tags
 from jaxlm.corpus.stages.compare import Batch, Cut, Duplicate, Map, Signature
+from jaxlm.workdir import write_json
 
 STAGE = "dedup.substring"
 PART_BYTES = 64 << 20
-"""Text a suffix array, about; memory is up to 17 bytes a byte where all of it occurs twice."""
-SHARD_HASHES = 4 << 20
+"""Text a part, about; a task takes up to 17 bytes a byte of what is gathered of it."""
+SHARD_RECORDS = 4 << 20
+"""Records a shard, about."""
 
-type Stored = tuple[int, Path, NDArray[np.bool_]]
-"""A batch: its number, its folder and which of its documents are still there."""
-type Where = tuple[int, int]
-"""A part, and a byte of its gathered text."""
+type Rows = list[tuple[int, ...]]
 
 
 class Substring:
@@ -53,10 +55,9 @@ class Substring:
         self.by_source = config.scope == "source"
 
     def signature(self, documents: Documents, tags: Tags) -> Signature:
-        """hashes, starts, first: the anchors of the texts (`repeats.Anchors`)."""
+        """The fields of `repeats.Anchors` of the texts."""
         texts = documents.texts
-        found = repeats.anchors(texts.buffer, texts.offsets, self.config.min_bytes)
-        return {"hashes": found.hashes, "starts": found.starts, "first": found.first}
+        return vars(repeats.anchors(texts.buffer, texts.offsets, self.config.min_bytes))
 
     def resolve(self, batches: Sequence[Batch], work: Path, run: Map) -> Iterator[Duplicate | Cut]:
         """What occurred before, in the order of the corpus, with the document of its first copy; or
@@ -75,286 +76,385 @@ class Substring:
         self, batches: Iterable[tuple[int, Batch]], work: Path, run: Map
     ) -> Iterator[Duplicate | Cut]:
         config, width = self.config, self.config.min_bytes
-        parts = list(_parts(batches))
-        total = sum(run(_sort_anchors, ((work, p, part) for p, part in enumerate(parts))))
-        shards = -(-total // SHARD_HASHES)
-        edges = [(k << 64) // max(1, shards) for k in range(shards + 1)]
-        for _ in run(
-            _find_repeated, ((work, k, edges[k : k + 2], len(parts)) for k in range(shards))
-        ):
+        parts = _write_parts(work, batches)
+        if not parts:
+            return
+        records = sum(run(_sort_runs, ((work, part) for part in range(parts))))
+        shards = max(1, -(-records // SHARD_RECORDS))
+        for _ in run(_meet_runs, ((work, k, shards, parts, width) for k in range(shards))):
             pass
-        several = len(parts) > 1
         sizes = np.zeros(repeats.BUCKETS, np.int64)
-        for counts in run(
-            _search_part, ((work, p, part, edges, width, several) for p, part in enumerate(parts))
+        failed = []
+        for counts, differ in run(
+            _search, ((work, part, shards, width, parts > 1) for part in range(parts))
         ):
             sizes += counts
-        more: list[list[tuple[int, int, int, int]]] = [[] for _ in parts]
-        if several:
+            failed.append(differ)
+        more = _collided_runs(work, failed, width)
+        windows: list[Rows] = [[] for _ in range(parts)]
+        if parts > 1:
             shelves = list(_shelves(sizes))
-            tasks = ((work, k, shelf, len(parts)) for k, shelf in enumerate(shelves))
-            for _ in run(_meet, tasks):
+            for _ in run(_meet_windows, ((work, k, s, parts) for k, s in enumerate(shelves))):
                 pass
-            failed: list[list[tuple[int, Where]]] = list(
-                run(_compare, ((work, p, len(shelves), width) for p in range(len(parts))))
-            )
-            more = _collided(work, failed, width)
+            tasks = ((work, part, len(shelves), width) for part in range(parts))
+            windows = _collided_windows(work, list(run(_compare_windows, tasks)), width)
         for found in run(
-            _finish,
-            ((work, p, part, width, several, more[p]) for p, part in enumerate(parts)),
+            _finish, ((work, part, parts > 1, more[part], windows[part]) for part in range(parts))
         ):
             borders = np.flatnonzero(np.diff(found[:2], axis=1, prepend=-1).any(axis=0))
             for group in np.split(found, borders[1:], axis=1):
                 if not group.size:
                     continue
                 b, i, _, _, _, _, size = map(int, group[:, 0])
-                partner = (int(group[4, 0]), int(group[5, 0]))
                 share = float((group[3] - group[2]).sum()) / size
-                if config.action == "drop":
-                    if share > config.max_share:
-                        yield Duplicate(b, i, "max_share", share, config.max_share, partner)
-                else:
+                if config.action == "cut":
                     for _, _, start, end, there, first, _ in group.T.tolist():
                         yield Cut(b, i, start, end, "repeated", end - start, (there, first))
+                elif share > config.max_share:
+                    partner = (int(group[4, 0]), int(group[5, 0]))
+                    yield Duplicate(b, i, "max_share", share, config.max_share, partner)
 
 
-def _parts(batches: Iterable[tuple[int, Batch]]) -> Iterator[list[Stored]]:
-    """Neighbouring batches until their text is PART_BYTES long."""
-    part: list[Stored] = []
-    size = 0
+@dataclass(frozen=True)
+class _Part:
+    """Neighbouring batches: their numbers and folders, and where in the part's text, which is that
+    of all of them one after another, each begins, int64 [B + 1]. Positions are in this text."""
+
+    numbers: list[int]
+    folders: list[Path]
+    bases: Ints
+
+    @classmethod
+    def load(cls, work: Path, part: int) -> "_Part":
+        data = json.loads((work / f"part-{part}.json").read_text())
+        return cls(data["numbers"], list(map(Path, data["folders"])), np.array(data["bases"]))
+
+    def batches(self, positions: Ints) -> Iterator[tuple[int, Ints]]:
+        """Each batch, counted from 0, in which some of the positions lie, and which these are."""
+        found = np.searchsorted(self.bases, positions, side="right") - 1
+        for batch in map(int, np.unique(found)):
+            yield batch, np.flatnonzero(found == batch)
+
+    def text(self, batch: int) -> Bytes:
+        """The text of a batch."""
+        return load_array(self.folders[batch] / "texts.npy")
+
+    def offsets(self, batch: int) -> Ints:
+        """Where its documents begin and end."""
+        return np.array(load_array(self.folders[batch] / "texts_offsets.npy"))
+
+    def column(self, name: str) -> NDArray[Any]:
+        """An array of all batches' signatures; places in a text as positions."""
+        places = name in ("starts", "ends")
+        return np.concatenate(
+            [
+                load_array(folder / f"{STAGE}.{name}.npy") + base * places
+                for folder, base in zip(self.folders, self.bases[:-1].tolist(), strict=True)
+            ]
+        )
+
+    def documents(self, positions: Ints) -> Ints:
+        """Number of the batch, document, its first position and its size, int64 [4, P]."""
+        out = np.empty((4, len(positions)), np.int64)
+        for batch, here in self.batches(positions):
+            offsets = self.offsets(batch)
+            place = positions[here] - self.bases[batch]
+            document = np.searchsorted(offsets, place, side="right") - 1
+            out[0, here], out[1, here] = self.numbers[batch], document
+            out[2, here] = offsets[document] + self.bases[batch]
+            out[3, here] = offsets[document + 1] - offsets[document]
+        return out
+
+
+def _write_parts(work: Path, batches: Iterable[tuple[int, Batch]]) -> int:
+    """Group batches until their text is PART_BYTES long: writes part-P and keep-P, which of its
+    runs are of documents that are still there. Returns the number of parts."""
+    parts = 0
+    numbers: list[int] = []
+    folders: list[str] = []
+    sizes: list[int] = []
+    keep: list[NDArray[np.bool_]] = []
+
+    def write() -> None:
+        bases = np.cumsum([0, *sizes]).tolist()
+        data = {"numbers": numbers, "folders": folders, "bases": bases}
+        write_json(work / f"part-{parts}.json", data)
+        save_array(work / f"keep-{parts}.npy", np.concatenate(keep))
+        for column in (numbers, folders, sizes, keep):
+            column.clear()
+
     for number, batch in batches:
-        here = int(batch.documents().texts.lengths[batch.keep].sum())
-        if part and size + here > PART_BYTES:
-            yield part
-            part, size = [], 0
-        part.append((number, batch.folder, np.array(batch.keep)))
-        size += here
-    if part:
-        yield part
+        here = len(batch.documents().texts.buffer)
+        if numbers and sum(sizes) + here > PART_BYTES:
+            write()
+            parts += 1
+        numbers.append(number)
+        folders.append(str(batch.folder))
+        sizes.append(here)
+        keep.append(np.repeat(batch.keep, np.diff(batch.signature("first"))))
+    if numbers:
+        write()
+        parts += 1
+    return parts
 
 
 def _shelves(sizes: Ints) -> Iterator[tuple[int, int]]:
-    """Ranges of buckets with about SHARD_HASHES hashes."""
+    """Ranges of buckets with about SHARD_RECORDS hashes."""
     begin = 0
     for end in range(1, len(sizes) + 1):
-        if end == len(sizes) or sizes[begin : end + 1].sum() > SHARD_HASHES:
+        if end == len(sizes) or sizes[begin : end + 1].sum() > SHARD_RECORDS:
             yield begin, end
             begin = end
 
 
-def _load(folder: Path, name: str) -> NDArray[Any]:
-    return load_array(folder / f"{STAGE}.{name}.npy")
+def _sort_runs(work: Path, part: int) -> int:
+    """Sort a part's runs by hash: writes anchors-P, contents-P, positions-P; returns how many."""
+    here = _Part.load(work, part)
+    keep = load_array(work / f"keep-{part}.npy")
+    hashes = here.column("hashes")[keep]
+    order = np.argsort(hashes, kind="stable")
+    save_array(work / f"anchors-{part}.npy", hashes[order])
+    save_array(work / f"contents-{part}.npy", here.column("contents")[keep][order])
+    save_array(work / f"positions-{part}.npy", here.column("starts")[keep][order])
+    return len(order)
 
 
-def _runs(folder: Path, keep: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Which anchors of a batch are of documents that are still there."""
-    return np.repeat(keep, np.diff(_load(folder, "first")))
+def _meet_runs(work: Path, shard: int, shards: int, parts: int, width: int) -> None:
+    """Bring the runs of each anchor together, for one of `shards` ranges of hashes.
 
-
-def _sort_anchors(work: Path, part: int, batches: list[Stored]) -> int:
-    """Sort a part's anchors by hash, each at most twice; returns their number."""
-    hashes = np.sort(
-        np.concatenate(
-            [_load(folder, "hashes")[_runs(folder, keep)] for _, folder, keep in batches]
-        )
-    )
-    third = np.zeros(len(hashes), np.bool_)
-    third[2:] = hashes[2:] == hashes[:-2]
-    save_array(work / f"anchors-{part}.npy", hashes[~third])
-    return len(hashes)
-
-
-def _find_repeated(work: Path, shard: int, edges: list[int], parts: int) -> None:
-    """Collect the hashes from edges[0] to below edges[1] that occur twice in the corpus."""
-    pieces = []
+    Writes whole-K, [4, W]: part and position of each run with the same bytes as the first of its
+    anchor, part and position of that one, for anchors all of whose runs have the same bytes and
+    lie apart from the first. Writes mixed-K, [2, M]: the runs of other anchors. Both by part.
+    """
+    low, high = (shard << 64) // shards, (shard + 1 << 64) // shards - 1
+    columns: list[list[NDArray[Any]]] = [[], [], [], []]
     for part in range(parts):
         hashes = load_array(work / f"anchors-{part}.npy")
-        pieces.append(hashes[_cut(hashes, edges)])
-    hashes = np.sort(np.concatenate(pieces))
-    save_array(work / f"repeated-{shard}.npy", np.unique(hashes[1:][hashes[1:] == hashes[:-1]]))
+        begin = np.searchsorted(hashes, np.uint64(low))
+        end = np.searchsorted(hashes, np.uint64(high), side="right")
+        columns[0].append(hashes[begin:end])
+        columns[1].append(load_array(work / f"contents-{part}.npy")[begin:end])
+        columns[2].append(load_array(work / f"positions-{part}.npy")[begin:end])
+        columns[3].append(np.full(end - begin, part))
+    hashes, contents, positions, owner = map(np.concatenate, columns)
+    order = np.argsort(hashes, kind="stable")  # equal ones stay in the order of the corpus
+    hashes, contents, positions, owner = (c[order] for c in (hashes, contents, positions, owner))
+    group, first = _groups(hashes)
+    apart = (owner != owner[first]) | (positions >= positions[first] + width)
+    later = first != np.arange(len(first))
+    odd = (contents != contents[first]) | (later & ~apart)
+    mixed = np.bincount(group, odd, minlength=1)[group] > 0
+    whole = np.stack([owner, positions, owner[first], positions[first]])[:, later & ~mixed]
+    save_array(work / f"whole-{shard}.npy", whole[:, np.lexsort((whole[1], whole[0]))])
+    left = np.stack([owner, positions])[:, mixed]
+    save_array(work / f"mixed-{shard}.npy", left[:, np.lexsort((left[1], left[0]))])
 
 
-def _cut(hashes: NDArray[Any], edges: list[int]) -> slice:
-    """Where sorted hashes lie from edges[0] to below edges[1] (2^64 at most)."""
-    last = np.uint64(edges[1] - 1)
-    begin = int(np.searchsorted(hashes, np.uint64(edges[0])))
-    return slice(begin, int(np.searchsorted(hashes, last, side="right")))
+def _groups(ranked: NDArray[np.uint64]) -> tuple[Ints, Ints]:
+    """For each of sorted hashes the number of its group of equal ones, and the first of these."""
+    opens = np.ones(len(ranked), np.bool_)
+    opens[1:] = ranked[1:] != ranked[:-1]
+    group = np.cumsum(opens) - 1
+    return group, np.flatnonzero(opens)[group]
 
 
-def _search_part(
-    work: Path, part: int, batches: list[Stored], edges: list[int], width: int, several: bool
-) -> Ints:
-    """Gather the text under repeated anchors and find the repeats within the part.
+def _of_part(work: Path, name: str, files: int, part: int) -> Ints:
+    """The columns NAME-0 to NAME-(files - 1) of a part, without its number, by position."""
+    found = []
+    for number in range(files):
+        rows = load_array(work / f"{name}-{number}.npy")
+        low, high = np.searchsorted(rows[0], (part, part + 1))
+        found.append(rows[1:, low:high])
+    joined = np.concatenate(found, axis=1)
+    return joined[:, np.argsort(joined[0])]
 
-    Writes spans-P (start, end, beginning of the first copy [3, S]) and pieces-P: where each piece
-    begins in the gathered text, batch, document, where it begins in the document, [4, P]. With
-    several parts also the text and the hashes of windows that are no repeats so far. Returns the
-    number of hashes by bucket.
+
+def _search(work: Path, part: int, shards: int, width: int, several: bool) -> tuple[Ints, Rows]:
+    """Compare the runs that occurred before with their first copies; gather the text of mixed
+    anchors and find the repeats in it.
+
+    Writes copies-P: start, end, part and position of the first copy, [4, S]; spans-P: start and
+    end in the gathered text, part and beginning of the first copy there, [4, S]; pieces-P: where
+    each piece of it begins, and its position, [2, P]. With several parts also the text and the
+    hashes of windows that are no repeats so far. Returns the number of hashes by bucket, and the
+    runs that differ from their first copies: position, bytes, part and position of that one.
     """
-    repeated = _repeated(work, batches, edges)
-    pieces, texts = [], []
-    at = 0
-    for (number, folder, keep), hit in zip(batches, repeated, strict=True):
-        offsets, first = load_array(folder / "texts_offsets.npy"), _load(folder, "first")
-        begin = np.array(_load(folder, "starts"))
-        last = np.append(begin[1:], 0)
-        some = np.diff(first) > 0
-        last[first[1:][some] - 1] = offsets[1:][some] - width + 1
-        use = hit & _runs(folder, keep)
-        begin, end = begin[use], last[use] + width - 1
-        opens = np.ones(len(begin), np.bool_)
-        opens[1:] = begin[1:] >= end[:-1]
-        begin, end = begin[opens], end[np.append(opens[1:], True)] if len(end) else end
-        document = np.searchsorted(offsets, begin, side="right") - 1
-        texts.append(repeats.join_pieces(load_array(folder / "texts.npy"), begin, end))
-        sizes = end - begin + 1
-        place = at + np.cumsum(sizes) - sizes
-        batch = np.full(len(begin), number)
-        pieces.append(np.stack([place, batch, document, begin - offsets[document]]))
-        at += len(texts[-1])
-    save_array(work / f"pieces-{part}.npy", np.concatenate(pieces, axis=1))
+    here = _Part.load(work, part)
+    starts, ends = here.column("starts"), here.column("ends")
+    place, other, first = _of_part(work, "whole", shards, part)
+    size = ends[np.searchsorted(starts, place)] - place
+    equal = np.zeros(len(place), np.bool_)
+    for there in map(int, np.unique(other)):
+        source = _Part.load(work, there)
+        of_part = np.flatnonzero(other == there)
+        for a, of_copy in source.batches(first[of_part]):
+            text = source.text(a)
+            chosen = of_part[of_copy]
+            for b, of_batch in here.batches(place[chosen]):
+                rows = chosen[of_batch]
+                equal[rows] = repeats.equal_pieces(
+                    here.text(b), place[rows] - here.bases[b], size[rows],
+                    text, first[rows] - source.bases[a],
+                )  # fmt: skip
+    copies = np.stack([place, place + size, other, first])
+    differ = [tuple(map(int, row)) for row in np.stack([place, size, other, first])[:, ~equal].T]
+    save_array(work / f"copies-{part}.npy", copies[:, equal])
+
+    (mixed,) = _of_part(work, "mixed", shards, part)
+    begin, end = mixed, ends[np.searchsorted(starts, mixed)]
+    del starts, ends
+    opens = np.ones(len(begin), np.bool_)
+    opens[1:] = begin[1:] >= end[:-1]
+    begin, end = begin[opens], end[np.append(opens[1:], True)] if len(end) else end
+    texts = [np.empty(0, np.uint8)]
+    for b, rows in here.batches(begin):
+        base = here.bases[b]
+        texts.append(repeats.join_pieces(here.text(b), begin[rows] - base, end[rows] - base))
     text = np.concatenate(texts)
     del texts
+    sizes = end - begin + 1
+    save_array(work / f"pieces-{part}.npy", np.stack([np.cumsum(sizes) - sizes, begin]))
     first_copy = repeats.first_copies(text, width)
-    starts, ends = repeats.repeat_spans(first_copy, width)
-    save_array(work / f"spans-{part}.npy", np.stack([starts, ends, first_copy[starts]]))
+    start, stop = repeats.repeat_spans(first_copy, width)
+    spans = np.stack([start, stop, np.full(len(start), part), first_copy[start].astype(np.int64)])
+    save_array(work / f"spans-{part}.npy", spans)
     if not several:
-        return np.zeros(repeats.BUCKETS, np.int64)
+        return np.zeros(repeats.BUCKETS, np.int64), differ
     hashes, places, bounds = repeats.window_hashes(text, first_copy, width)
     save_array(work / f"text-{part}.npy", text)
     save_array(work / f"hashes-{part}.npy", hashes)
     save_array(work / f"places-{part}.npy", places)
     save_array(work / f"bounds-{part}.npy", bounds)
-    return np.diff(bounds)
+    return np.diff(bounds), differ
 
 
-def _repeated(work: Path, batches: list[Stored], edges: list[int]) -> list[NDArray[np.bool_]]:
-    """For each batch, which of its anchors occur twice in the corpus."""
-    hashes = [_load(folder, "hashes") for _, folder, _ in batches]
-    joined = np.concatenate(hashes)
-    order = np.argsort(joined)
-    ranked = joined[order]
-    hit = np.zeros(len(joined), np.bool_)
-    for shard in range(len(edges) - 1):
-        known = load_array(work / f"repeated-{shard}.npy")
-        here = _cut(ranked, edges[shard : shard + 2])
-        if len(known):
-            nearest = np.minimum(np.searchsorted(known, ranked[here]), len(known) - 1)
-            hit[order[here]] = known[nearest] == ranked[here]
-    return np.split(hit, np.cumsum([len(part) for part in hashes])[:-1])
+def _collided_runs(work: Path, failed: list[Rows], width: int) -> list[Rows]:
+    """Windows of runs that differ from the first with their hashes, and are in that one or in an
+    earlier of them all the same: start, end, part and position of the first copy, by part."""
+    known: dict[tuple[int, int], dict[bytes, tuple[int, int]]] = {}
+    out: list[Rows] = [[] for _ in failed]
+
+    def windows(part: int, position: int, size: int) -> Iterator[tuple[int, bytes]]:
+        here = _Part.load(work, part)
+        ((batch, _),) = here.batches(np.array([position]))
+        start = position - int(here.bases[batch])
+        piece = here.text(batch)[start : start + size].tobytes()
+        for i in range(size - width + 1):
+            yield position + i, piece[i : i + width]
+
+    for part, rows in enumerate(failed):
+        for position, size, *where in rows:
+            first = where[0], where[1]
+            if first not in known:
+                known[first] = {}
+                for place, window in windows(*first, size):
+                    known[first].setdefault(window, (first[0], place))
+            for place, window in windows(part, position, size):
+                there, copy = known[first].setdefault(window, (part, place))
+                if there != part or copy + width <= place:
+                    out[part].append((place, place + width, there, copy))
+    return out
 
 
-def _meet(work: Path, shelf: int, buckets: tuple[int, int], parts: int) -> None:
+def _meet_windows(work: Path, shelf: int, buckets: tuple[int, int], parts: int) -> None:
     """Join windows with equal hashes: writes pairs-K, [4, W]: part and place of each but the
-    earliest, and of the earliest; in the order of the corpus."""
-    hashes, places, owner = [], [], []
+    earliest, and of the earliest; by part."""
+    columns: list[list[NDArray[Any]]] = [[], [], []]
     for part in range(parts):
         low, high = load_array(work / f"bounds-{part}.npy")[list(buckets)]
-        hashes.append(load_array(work / f"hashes-{part}.npy")[low:high])
-        places.append(load_array(work / f"places-{part}.npy")[low:high].astype(np.int64))
-        owner.append(np.full(high - low, part))
-    hash = np.concatenate(hashes)
-    where = np.stack([np.concatenate(owner), np.concatenate(places)])
-    order = np.argsort(hash, kind="stable")  # equal ones stay in the order of the corpus
-    ranked = hash[order]
-    opens = np.ones(len(hash), np.bool_)
-    opens[1:] = ranked[1:] != ranked[:-1]
-    earliest = order[np.flatnonzero(opens)[np.cumsum(opens) - 1]]
-    pairs = np.concatenate([where[:, order[~opens]], where[:, earliest[~opens]]])
+        columns[0].append(load_array(work / f"hashes-{part}.npy")[low:high])
+        columns[1].append(load_array(work / f"places-{part}.npy")[low:high])
+        columns[2].append(np.full(high - low, part, np.uint32))
+    hashes, places, owner = map(np.concatenate, columns)
+    order = np.argsort(hashes, kind="stable")  # equal ones stay in the order of the corpus
+    _, first = _groups(hashes[order])
+    later = np.flatnonzero(first != np.arange(len(first)))
+    copy, first = order[later], order[first[later]]
+    pairs = np.stack([owner[copy], places[copy], owner[first], places[first]])
     save_array(work / f"pairs-{shelf}.npy", pairs[:, np.lexsort((pairs[1], pairs[0]))])
 
 
-def _compare(work: Path, part: int, shelves: int, width: int) -> list[tuple[int, Where]]:
+def _compare_windows(work: Path, part: int, shelves: int, width: int) -> Rows:
     """Compare a part's windows with the earliest of their hash. Writes met-P: start and end of
-    what is equal, part and place of the first copy, [4, S]. Returns what differs after all: its
-    place, and the earliest of its hash."""
-    found = []
-    for shelf in range(shelves):
-        pairs = load_array(work / f"pairs-{shelf}.npy")
-        low, high = np.searchsorted(pairs[0], (part, part + 1))
-        found.append(pairs[1:, low:high])
-    pairs = np.concatenate(found, axis=1)
-    pairs = pairs[:, np.argsort(pairs[0])]
+    what is equal in the gathered text, part and place of the first copy, [4, S]. Returns what
+    differs after all: its place, part and place of the earliest of its hash."""
+    pairs = _of_part(work, "pairs", shelves, part)
     text = load_array(work / f"text-{part}.npy")
     equal = np.zeros(pairs.shape[1], np.bool_)
     for other in map(int, np.unique(pairs[1])):
-        here = np.flatnonzero(pairs[1] == other)
+        rows = np.flatnonzero(pairs[1] == other)
         there = load_array(work / f"text-{other}.npy")
-        equal[here] = repeats.equal_windows(text, pairs[0, here], there, pairs[2, here], width)
-    failed = [(int(place), (int(p), int(q))) for place, p, q in pairs[:, ~equal].T]
+        sizes = np.full(len(rows), width)
+        equal[rows] = repeats.equal_pieces(text, pairs[0, rows], sizes, there, pairs[2, rows])
+    differ = [tuple(map(int, row)) for row in pairs[:, ~equal].T]
     # within the part the suffix array has spoken: these overlap their first copy
-    place, other, first = pairs[:, equal & (pairs[1] != part)]
+    place, other, first = pairs[:, equal & (pairs[1] != part)].astype(np.int64)
     opens = np.ones(len(place), np.bool_)
     opens[1:] = np.diff(place) > width
     ends = place[np.append(opens[1:], True)] + width if len(place) else place
     save_array(work / f"met-{part}.npy", np.stack([place[opens], ends, other[opens], first[opens]]))
-    return failed
+    return differ
 
 
-def _collided(
-    work: Path, failed: list[list[tuple[int, Where]]], width: int
-) -> list[list[tuple[int, int, int, int]]]:
-    """Among windows that differ from the earliest with their hash, those equal to an earlier one
-    of another part: start, end, part and place of that one, by part."""
-    known: dict[tuple[Where, bytes], Where] = {}
-    out: list[list[tuple[int, int, int, int]]] = []
-    for part, windows in enumerate(failed):
-        text = load_array(work / f"text-{part}.npy") if windows else None
-        out.append([])
-        for place, group in windows:
-            assert text is not None
-            key = group, text[place : place + width].tobytes()
-            first = known.setdefault(key, (part, place))
-            if first[0] != part:
-                out[-1].append((place, place + width, *first))
+def _collided_windows(work: Path, failed: list[Rows], width: int) -> list[Rows]:
+    """Windows that differ from the earliest with their hash, and equal an earlier of them in
+    another part: start, end, part and place of that one, by part."""
+    known: dict[tuple[int, int, bytes], tuple[int, int]] = {}
+    out: list[Rows] = [[] for _ in failed]
+    for part, rows in enumerate(failed):
+        for place, other, first in rows:
+            text = load_array(work / f"text-{part}.npy")
+            key = other, first, text[place : place + width].tobytes()
+            there, copy = known.setdefault(key, (part, place))
+            if there != part:
+                out[part].append((place, place + width, there, copy))
     return out
 
 
-def _finish(
-    work: Path,
-    part: int,
-    batches: list[Stored],
-    width: int,
-    several: bool,
-    more: list[tuple[int, int, int, int]],
-) -> Ints:
+def _finish(work: Path, part: int, several: bool, more: Rows, windows: Rows) -> Ints:
     """All of a part that occurred before: batch, document, start and end in its bytes, batch and
     document of the first copy, bytes of the document, int64 [7, S], in the order of the corpus."""
-    start, end, first = load_array(work / f"spans-{part}.npy").astype(np.int64)
-    spans = [np.stack([start, end, np.full(len(start), part), first])]
+    gathered = [load_array(work / f"spans-{part}.npy"), _columns(windows)]
     if several:
-        spans += [load_array(work / f"met-{part}.npy"), np.array(more, np.int64).reshape(-1, 4).T]
-    joined = np.concatenate(spans, axis=1)
+        gathered.append(load_array(work / f"met-{part}.npy"))
+    joined = np.concatenate(gathered, axis=1)
+    shift = _shift(work, part, joined[0])
+    joined[0] += shift
+    joined[1] += shift
+    for there in map(int, np.unique(joined[2])):
+        rows = np.flatnonzero(joined[2] == there)
+        joined[3, rows] += _shift(work, there, joined[3, rows])
+    joined = np.concatenate(
+        [joined, load_array(work / f"copies-{part}.npy"), _columns(more)], axis=1
+    )
     joined = joined[:, np.argsort(joined[0], kind="stable")]
+    here = _Part.load(work, part)
+    number, document, begin, size = here.documents(joined[0])
     reach = np.maximum.accumulate(joined[1])
     opens = np.ones(len(reach), np.bool_)
-    opens[1:] = joined[0, 1:] > reach[:-1]
+    opens[1:] = (joined[0, 1:] > reach[:-1]) | (np.diff(begin) > 0)
     start, _, other, first = joined[:, opens]
     end = reach[np.append(opens[1:], True)] if len(reach) else reach
-    places, batch, document, begin = load_array(work / f"pieces-{part}.npy")
-    piece = np.searchsorted(places, start, side="right") - 1
-    shift = begin[piece] - places[piece]
-    start, end = start + shift, end + shift
-    batch, document = batch[piece], document[piece]
+    number, document, begin, size = (c[opens] for c in (number, document, begin, size))
     partner = np.zeros((2, len(start)), np.int64)
     for there in map(int, np.unique(other)):
-        here = np.flatnonzero(other == there)
-        table = load_array(work / f"pieces-{there}.npy")
-        partner[:, here] = table[1:3, np.searchsorted(table[0], first[here], side="right") - 1]
-    # stretches of neighbouring pieces may touch
-    touch = np.zeros(len(start), np.bool_)
-    touch[1:] = (np.diff(batch) == 0) & (np.diff(document) == 0) & (start[1:] == end[:-1])
-    end = end[np.append(~touch[1:], True)] if len(end) else end
-    found = np.stack([batch, document, start, start, *partner, start])[:, ~touch]
-    found[3] = end
-    for number, folder, _ in batches:
-        low, high = np.searchsorted(found[0], (number, number + 1))
-        offsets = np.array(load_array(folder / "texts_offsets.npy"))
-        here = found[:, low:high]
-        base = offsets[here[1]]
-        ends = repeats.whole_characters(
-            load_array(folder / "texts.npy"), here[2] + base, here[3] + base
-        )
-        here[2], here[3] = ends[0] - base, ends[1] - base
-        here[6] = offsets[here[1] + 1] - base
-    return found[:, found[2] < found[3]]
+        rows = np.flatnonzero(other == there)
+        partner[:, rows] = _Part.load(work, there).documents(first[rows])[:2]
+    for batch, rows in here.batches(start):
+        base = here.bases[batch]
+        shrunk = repeats.whole_characters(here.text(batch), start[rows] - base, end[rows] - base)
+        start[rows], end[rows] = shrunk[0] + base, shrunk[1] + base
+    found = np.stack([number, document, start - begin, end - begin, *partner, size])
+    return found[:, start < end]
+
+
+def _columns(rows: Rows) -> Ints:
+    return np.array(rows, np.int64).reshape(-1, 4).T
+
+
+def _shift(work: Path, part: int, places: Ints) -> Ints:
+    """From places in a part's gathered text to positions."""
+    begin, position = load_array(work / f"pieces-{part}.npy")
+    piece = np.searchsorted(begin, places, side="right") - 1
+    shift: Ints = position[piece] - begin[piece]
+    return shift

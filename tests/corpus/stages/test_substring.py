@@ -111,7 +111,7 @@ def test_exactly_what_occurred_before_goes_however_the_corpus_is_cut(
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(substring, "PART_BYTES", part)
-        patch.setattr(substring, "SHARD_HASHES", max(2, part // 8))
+        patch.setattr(substring, "SHARD_RECORDS", max(2, part // 8))
         texts = [text for batch in batches for text in batch]
         assert removed(batches, Config(min_bytes=width)) == expected(texts, width)
 
@@ -176,7 +176,7 @@ def test_a_thousand_copies_in_many_parts() -> None:
     ]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(substring, "PART_BYTES", 40_000)
-        patch.setattr(substring, "SHARD_HASHES", 1000)
+        patch.setattr(substring, "SHARD_RECORDS", 1000)
         cuts = found(batches, Config())
     assert [(c.batch * 50 + c.index, c.end - c.start) for c in cuts if isinstance(c, Cut)] == [
         (k, 300) for k in range(4, 1000)
