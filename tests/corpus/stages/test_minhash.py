@@ -76,7 +76,7 @@ def test_candidates_are_those_of_datasketch() -> None:
     draw = np.random.default_rng(0)
     sketches = draw.integers(0, 3, (60, 128), dtype=np.uint32)
     sketches[1::2, 40:] = sketches[::2, 40:]
-    index = MinHashLSH(0.8, 128, weights=(0.1, 0.9))
+    index = MinHashLSH(0.8, 128, weights=(0.02, 0.98))
     assert lsh(0.8, 128) == (index.b, index.r)
     for i, row in enumerate(sketches):
         index.insert(i, MinHash(128, hashvalues=row, scheme="affine32"))
@@ -206,7 +206,7 @@ def test_recall_is_what_the_curve_of_the_bands_promises() -> None:
             variance += p * (1 - p)
     assert not found
     assert abs(hits - mean) <= 4 * variance**0.5 + 1
-    assert hits > 0.95 * above
+    assert hits > 0.99 * above
 
 
 def test_what_stays_is_a_policy() -> None:
