@@ -22,6 +22,8 @@ Stage = Literal[
     "quality.length",
     "quality.gopher",
     "quality.repetition",
+    "quality.c4",
+    "quality.fineweb",
     "quality.code",
     "quality.dolma_gopher",
     "quality.dolma_c4",

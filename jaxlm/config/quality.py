@@ -1,12 +1,13 @@
 """The section `prepare.quality`: rule sets that judge a document by its own text."""
 
-from pydantic import NonNegativeFloat, NonNegativeInt
+from pydantic import NonNegativeInt
 
 from jaxlm.config.base import Section
 from jaxlm.config.chinese import Chinese
 from jaxlm.config.code import Code
 from jaxlm.config.dolma import DolmaC4, DolmaGopher
-from jaxlm.config.rules import PROSE, Kind, Rules, Share
+from jaxlm.config.prose import C4, FineWeb, Gopher, Repetition
+from jaxlm.config.rules import Rules
 from jaxlm.config.words import Forum, Lists, Repeats, StopWords, Symbols, Wiki
 
 
@@ -19,53 +20,6 @@ class Length(Rules):
     """UTF-8 bytes, at most."""
 
 
-class Gopher(Rules):
-    """Gopher's quality rules (Rae et al. 2021, arXiv:2112.11446, appendix A.1).
-
-    Words are separated by white space.
-    """
-
-    kinds: tuple[Kind, ...] = PROSE
-    """Kinds of source that are judged."""
-    languages: tuple[str, ...] = ("en",)
-    """Languages that are judged; empty: all."""
-    min_words: NonNegativeInt | None = 50
-    """Words, at least."""
-    max_words: NonNegativeInt | None = 100_000
-    """Words, at most."""
-    min_mean_word_length: NonNegativeFloat | None = 3.0
-    """Mean characters a word, at least."""
-    max_mean_word_length: NonNegativeFloat | None = 10.0
-    """Mean characters a word, at most."""
-    max_hash_ratio: NonNegativeFloat | None = 0.1
-    """Characters # a word, at most."""
-    max_ellipsis_ratio: NonNegativeFloat | None = 0.1
-    """Ellipses (... or …) a word, at most."""
-    max_bullet_lines: Share | None = 0.9
-    """Share of non-blank lines that begin with a bullet (• - *), at most."""
-    max_ellipsis_lines: Share | None = 0.3
-    """Share of non-blank lines that end in an ellipsis, at most."""
-    min_alphabetic_words: Share | None = 0.8
-    """Share of words with at least one letter, at least."""
-    min_stop_words: NonNegativeInt | None = 2
-    """How many of the, be, to, of, and, that, have, with occur, at least."""
-
-
-class Repetition(Rules):
-    """Gopher's repetition rules for whole lines and paragraphs (the same paper, table A1)."""
-
-    kinds: tuple[Kind, ...] = PROSE
-    """Kinds of source that are judged."""
-    max_duplicate_lines: Share | None = 0.30
-    """Share of non-blank lines that occurred before in the document, at most."""
-    max_duplicate_line_bytes: Share | None = 0.20
-    """Share of the bytes of non-blank lines that are in such lines, at most."""
-    max_duplicate_paragraphs: Share | None = 0.30
-    """Share of paragraphs that occurred before in the document, at most."""
-    max_duplicate_paragraph_bytes: Share | None = 0.20
-    """Share of the bytes of paragraphs that are in such paragraphs, at most."""
-
-
 class Quality(Section):
     """Rule sets that judge a document by its own text."""
 
@@ -74,7 +28,11 @@ class Quality(Section):
     gopher: Gopher = Gopher()
     """Words, symbols and lines of prose."""
     repetition: Repetition = Repetition()
-    """Lines and paragraphs that occur more than once in a document."""
+    """Lines, paragraphs and runs of words that occur more than once in a document."""
+    c4: C4 = C4()
+    """Lines that are no sentences, and documents with few of them."""
+    fineweb: FineWeb = FineWeb()
+    """Lines of web pages that are no prose."""
     code: Code = Code()
     """Source files."""
     dolma_gopher: DolmaGopher = DolmaGopher()

@@ -11,7 +11,9 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from jaxlm.config.prose import WordKind
 from jaxlm.corpus.documents import Documents, Strings
+from jaxlm.corpus.words import Words, count_characters, split_words, trim
 
 type Ints = NDArray[np.int64]
 type Mask = NDArray[np.bool_]
@@ -189,6 +191,38 @@ class Analysis:
     def __init__(self, documents: Documents) -> None:
         self.documents = documents
         self.texts = documents.texts
+        self._tokens: dict[str, Words] = {}
+
+    @cached_property
+    def buffer(self) -> NDArray[np.uint8]:
+        """The bytes of all texts, uint8 [N], not mapped from a file."""
+        return np.array(self.texts.buffer)
+
+    def tokens(self, kind: WordKind) -> Words:
+        """Words and punctuation marks, as `unicode` or as spaCy cuts them."""
+        if kind not in self._tokens:
+            self._tokens[kind] = split_words(self.texts, kind)
+        return self._tokens[kind]
+
+    @cached_property
+    def sizes(self) -> Ints:
+        """Characters and newlines of each document, int64 [2, D]."""
+        return count_characters(self.texts)
+
+    @property
+    def characters(self) -> Ints:
+        """Characters of each document, int64 [D]."""
+        return self.sizes[0]
+
+    @property
+    def newlines(self) -> Ints:
+        """Newlines of each document, int64 [D]."""
+        return self.sizes[1]
+
+    @cached_property
+    def trimmed(self) -> Ints:
+        """Where each document begins and ends without white space around it, int64 [2, D]."""
+        return trim(self.texts)
 
     @cached_property
     def space(self) -> Mask:

@@ -51,7 +51,7 @@ def raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rows: list[dict[str, Any]] = [
         {"id": f"d{i}", "text": prose(i), "url": f"u{i}", "n": i} for i in range(40)
     ]
-    rows.append({"id": "copy", "text": "  " + prose(3).upper()})
+    rows.append({"id": "copy", "text": "  " + prose(3).replace("word", "WORD")})
     rows.append({"id": "near", "text": prose(5).rsplit(" ", 1)[0] + " end"})
     rows.append({"id": "d7", "text": prose(1000)})
     rows.append({"id": "short", "text": "too short"})

@@ -6,8 +6,9 @@ import numpy as np
 from hypothesis import example, given
 from hypothesis import strategies as some
 
+from jaxlm.config.corpus import Source
 from jaxlm.corpus import statistics as st
-from jaxlm.corpus.documents import Strings
+from jaxlm.corpus.documents import Documents, Strings
 from jaxlm.corpus.statistics import Analysis
 
 # letters, every kind of white space, and characters whose bytes look like parts of white space
@@ -18,6 +19,10 @@ TEXTS = some.lists(some.text() | some.text(ALPHABET), max_size=6)
 
 def pack(texts: list[str]) -> Strings:
     return Strings.of(text.encode() for text in texts)
+
+
+def analysis(texts: list[str]) -> Analysis:
+    return Analysis(Documents.of(Source(name="s", path="x.txt"), (t.encode() for t in texts)))
 
 
 def cut(strings: Strings, spans: st.Spans) -> list[list[str]]:
@@ -41,7 +46,7 @@ def test_words_are_those_of_split(texts: list[str]) -> None:
 def test_lines_are_the_stripped_lines_that_are_not_blank(texts: list[str]) -> None:
     strings = pack(texts)
     wanted = [[line.strip() for line in text.split("\n") if line.strip()] for text in texts]
-    assert cut(strings, Analysis(strings).lines) == wanted
+    assert cut(strings, analysis(texts).lines) == wanted
 
 
 @given(TEXTS)
@@ -56,7 +61,7 @@ def test_paragraphs_end_at_blank_lines(texts: list[str]) -> None:
             elif groups[-1]:
                 groups.append([])
         wanted.append(["\n".join(group).strip() for group in groups if group])
-    assert cut(strings, Analysis(strings).paragraphs) == wanted
+    assert cut(strings, analysis(texts).paragraphs) == wanted
 
 
 @given(TEXTS)

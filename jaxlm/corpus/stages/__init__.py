@@ -20,13 +20,17 @@ from numpy.typing import NDArray
 from jaxlm.config.rules import Rules
 from jaxlm.corpus.documents import Documents
 from jaxlm.corpus.stages import (
+    c4,
     chinese,
     code,
     decontaminate,
     dolma,
+    fineweb,
+    gopher,
     language,
     lists,
     quality,
+    repetition,
     unicode,
     words,
 )
@@ -36,16 +40,32 @@ from jaxlm.corpus.stages.duplicates import DUPLICATES, Duplicate
 from jaxlm.corpus.statistics import Analysis
 
 TAGGERS: dict[str, Callable[[Analysis, Rules], Tags]] = (
-    quality.TAGGERS | chinese.TAGGERS | code.TAGGERS | dolma.TAGGERS | lists.TAGGERS | words.TAGGERS
+    quality.TAGGERS
+    | gopher.TAGGERS
+    | repetition.TAGGERS
+    | fineweb.TAGGERS
+    | chinese.TAGGERS
+    | code.TAGGERS
+    | dolma.TAGGERS
+    | lists.TAGGERS
+    | words.TAGGERS
 )
 EDITORS: dict[str, Callable[[Analysis, Rules], Edit]] = (
-    unicode.EDITORS | dolma.EDITORS | decontaminate.EDITORS
+    unicode.EDITORS | c4.EDITORS | dolma.EDITORS | decontaminate.EDITORS
 )
 LABELLERS: dict[str, Callable[[Documents, Rules], tuple[NDArray[np.str_], Tags]]] = (
     language.LABELLERS
 )
 SPANS: dict[str, Callable[[str, Rules], dict[str, list[tuple[int, int]]]]] = (
-    chinese.SPANS | code.SPANS | dolma.SPANS | lists.SPANS | words.SPANS
+    gopher.SPANS
+    | repetition.SPANS
+    | c4.SPANS
+    | fineweb.SPANS
+    | chinese.SPANS
+    | code.SPANS
+    | dolma.SPANS
+    | lists.SPANS
+    | words.SPANS
 )
 
 __all__ = [
