@@ -58,7 +58,7 @@ def anchors(buffer: Bytes, offsets: Ints, width: int) -> Anchors:
     buffer = np.ascontiguousarray(buffer)
     gram = width // 2
     hashes, starts, first = _anchors(buffer, offsets, width, gram, TABLE, BASE, _power(gram))
-    ends = np.append(starts[1:], 0) + width - 1
+    ends = np.append(starts[1:], 0)[: len(starts)] + width - 1
     some = np.diff(first) > 0
     ends[first[1:][some] - 1] = offsets[1:][some]
     powers = np.array([pow(int(BASE), k, 1 << 64) for k in range(2 * width)], np.uint64)
