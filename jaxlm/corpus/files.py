@@ -20,10 +20,12 @@ class ExpansionError(Exception):
         super().__init__(f"it expands to more than {factor:.1f} times its size")
 
 
-def expands_too_far(file: InputFile, size: int, limits: Limits) -> None:
-    """Raise ExpansionError when a file has grown to more bytes than it may."""
-    if size > limits.max_expansion * max(file.size, 1) + FREE_EXPANSION:
-        raise ExpansionError(round(size / max(file.size, 1), 1))
+def expands_too_far(file: InputFile, raw: Any, size: int, limits: Limits) -> None:
+    """Raise ExpansionError when a file, open as `raw`, has grown to more bytes than it may."""
+    # some servers do not say a file's size
+    stored = max(file.size or raw.tell(), 1)
+    if size > limits.max_expansion * stored + FREE_EXPANSION:
+        raise ExpansionError(round(size / stored, 1))
 
 
 def raw_file(file: InputFile) -> contextlib.AbstractContextManager[Any]:
@@ -48,14 +50,14 @@ def open_file(file: InputFile, limits: Limits) -> Iterator[Any]:
             yield raw
             return
         inner = _gzip(raw) if path.endswith(".gz") else _zstd(raw)
-        yield io.BufferedReader(_Pieces(inner, file, limits), 1 << 20)
+        yield io.BufferedReader(_Pieces(inner, file, raw, limits), 1 << 20)
 
 
 class _Pieces(io.RawIOBase):
     """A raw stream over an iterator of byte strings, with a bound on their sum."""
 
-    def __init__(self, pieces: Iterator[bytes], file: InputFile, limits: Limits) -> None:
-        self._pieces, self._file, self._limits = pieces, file, limits
+    def __init__(self, pieces: Iterator[bytes], file: InputFile, raw: Any, limits: Limits) -> None:
+        self._pieces, self._file, self._raw, self._limits = pieces, file, raw, limits
         self._piece = memoryview(b"")
         self._size = 0
 
@@ -68,7 +70,7 @@ class _Pieces(io.RawIOBase):
             if piece is None:
                 return 0
             self._size += len(piece)
-            expands_too_far(self._file, self._size, self._limits)
+            expands_too_far(self._file, self._raw, self._size, self._limits)
             self._piece = memoryview(piece)
         n = min(len(buffer), len(self._piece))
         buffer[:n] = self._piece[:n]

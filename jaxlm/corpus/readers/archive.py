@@ -43,7 +43,7 @@ def warc(source: Source, file: InputFile, limits: Limits) -> Iterator[Record | B
                     at, found, last = start + record.stream_pos, None, ""
                     number += 1
                     total += max(record.content_length, 0)
-                    expands_too_far(file, total, limits)
+                    expands_too_far(file, raw, total, limits)
                     found = _document(source, f"{file.name}:{number}", record, limits)
                 if found is not None:
                     yield found

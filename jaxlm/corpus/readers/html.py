@@ -3,6 +3,9 @@
 import re
 from typing import Any, Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
 # What a browser shows as a block of its own.
 _BLOCKS = (
     "address article aside blockquote caption center dd details dialog div dl dt fieldset "
@@ -11,9 +14,8 @@ _BLOCKS = (
 ).replace(" ", ",")
 _UNSEEN = ["script", "style", "template", "iframe", "object", "svg", "head"]
 _BLOCK, _NEWLINE, _SPACE = "\x1c", "\x1d", "\x1e"  # stand for themselves past the white space
-_MARKS = {ord(mark): " " for mark in (_BLOCK, _NEWLINE, _SPACE)}
 
-_HAS_MATHS = re.compile(r"<math\b|mathjax|math/tex|class=[\"'][^\"']*\bkatex", re.I)
+_SIGNS_OF_MATHS = ("<math", "<MATH", "math/tex", "katex", "mjx-container")
 # A formula with all its renderings; the outermost that holds it is replaced by its source.
 _FORMULAS = (
     ".mwe-math-element",
@@ -35,6 +37,16 @@ _FORMS = {
     "mfrac": r"\frac{{{0}}}{{{1}}}",
     "mroot": r"\sqrt[{1}]{{{0}}}",
 }
+MAX_NESTING = 512
+"""As in Blink's parser."""
+MAX_OPEN = 5000
+"""Elements that are left open; such a page is not even parsed."""
+_CLOSED_ALONE = frozenset(
+    ["area", "base", "br", "col", "dd", "dt", "embed", "hr", "img", "input", "li", "link", "meta",
+     "option", "p", "param", "source", "td", "th", "tr", "track", "wbr"]
+)  # fmt: skip
+_TAG = re.compile(r"<(/?)([A-Za-z][^\s/>]*)")
+_NO_MARKUP = re.compile(r"<(script|style)\b.*?(?:</\1|\Z)|<!--.*?(?:-->|\Z)", re.I | re.S)
 _ARITY = {"msubsup": 3, "munderover": 3}
 MAX_DEPTH = 100
 """A formula that nests deeper is taken as its plain text."""
@@ -42,8 +54,14 @@ MAX_DEPTH = 100
 
 def html_text(page: str, extract: Literal["main", "plain"]) -> str:
     """The text of a page: `main` leaves out navigation, headers and other boilerplate; `plain` has
-    every text that is not script or style. Formulas become LaTeX between dollar signs."""
-    if _HAS_MATHS.search(page):
+    every text that is not script or style. Formulas become LaTeX between dollar signs.
+
+    Raises ValueError for a page of more than MAX_NESTING elements within each other: parsers take
+    time that grows with the square of its length.
+    """
+    if _nests_too_deep(page):
+        raise ValueError(f"more than {MAX_NESTING} elements within each other")
+    if any(sign in page for sign in _SIGNS_OF_MATHS):
         page = _with_latex(page)
     if extract == "main":
         from resiliparse.extract.html2text import extract_plain_text
@@ -52,10 +70,50 @@ def html_text(page: str, extract: Literal["main", "plain"]) -> str:
     return _plain(page)
 
 
+def _nests_too_deep(page: str) -> bool:
+    """By ever closer looks: the tags that are open at a time if none closes by itself, those of
+    elements that can hold others, and the depth of the tree."""
+    raw = np.frombuffer(page.encode(errors="replace") + b" ", np.uint8)
+    after = raw[np.flatnonzero(raw[:-1] == ord("<")) + 1]
+    letter = (after | 0x20) - ord("a") < 26
+    if _most_open(letter.astype(np.int64) - (after == ord("/"))) <= MAX_NESTING:
+        return False
+    tags = _TAG.findall(_NO_MARKUP.sub("", page))
+    steps = [-1 if slash else 1 for slash, name in tags if name.lower() not in _CLOSED_ALONE]
+    found = _most_open(np.array(steps, np.int64))
+    if not MAX_NESTING < found <= MAX_OPEN:
+        return found > MAX_OPEN
+    return _depth(page) > MAX_NESTING
+
+
+def _most_open(steps: NDArray[np.int64]) -> int:
+    """How far the sum of +1 and -1 rises above its lowest point before."""
+    open_tags = np.concatenate([np.zeros(1, np.int64), np.cumsum(steps)])
+    return int((open_tags - np.minimum.accumulate(open_tags)).max())
+
+
+def _depth(page: str) -> int:
+    """Elements within each other."""
+    from selectolax.lexbor import LexborHTMLParser
+
+    node, depth, deepest = LexborHTMLParser(page).root, 0, 0
+    while node is not None:
+        if node.child is not None:
+            node, depth = node.child, depth + 1
+            deepest = max(deepest, depth)
+            continue
+        while node is not None and node.next is None:
+            node, depth = node.parent, depth - 1
+        node = node.next if node is not None and depth > 0 else None
+    return deepest
+
+
 def _plain(page: str) -> str:
     from selectolax.lexbor import LexborHTMLParser
 
-    tree = LexborHTMLParser(page.translate(_MARKS))
+    for mark in (_BLOCK, _NEWLINE, _SPACE):
+        page = page.replace(mark, " ")
+    tree = LexborHTMLParser(page)
     titles = [node.text() for node in tree.css("head > title")[:1]]
     tree.strip_tags(_UNSEEN)
     for node in tree.css("br"):

@@ -132,7 +132,7 @@ def parquet(source: Source, file: InputFile, limits: Limits) -> Iterator[Record 
                 f"it has {', '.join(sorted(names))}"
             )
         groups = [table.metadata.row_group(i) for i in range(table.num_row_groups)]
-        expands_too_far(file, sum(group.total_byte_size for group in groups), limits)
+        expands_too_far(file, raw, sum(group.total_byte_size for group in groups), limits)
         columns = sorted({field.split(".")[0] for field in fields})
         first = 0
         for index, group in enumerate(groups):

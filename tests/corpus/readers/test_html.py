@@ -1,5 +1,7 @@
 """Pages become text; formulas stay readable."""
 
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as some
@@ -78,7 +80,7 @@ def test_formulas_become_latex(extract: str, html: str, latex: str) -> None:
 
 
 def test_deep_and_odd_formulas_do_no_harm() -> None:
-    deep = "<mrow>" * 3000 + "<mi>x</mi>" + "</mrow>" * 3000
+    deep = "<mrow>" * 300 + "<mi>x</mi>" + "</mrow>" * 300
     assert "x" in html_text(f"<p>a <math>{deep}</math></p>", "plain")
     assert html_text("<p>a <math></math> b</p>", "plain") == "a b"
     assert "{0}" in html_text("<math><mfrac><mi>{0}</mi><mi>{x}</mi></mfrac></math>", "plain")
@@ -93,3 +95,24 @@ TAGS = ["<p>", "</p>", "<div", ">", "<math>", "</math>", "<mfrac>", "<pre>", "<t
 def test_arbitrary_markup_is_text(page: str) -> None:
     for extract in ("main", "plain"):
         html_text(page, "main" if extract == "main" else "plain").encode(errors="replace")
+
+
+@pytest.mark.parametrize(
+    "tag", ["<div>", "<ul><li>", "<math>", "<table><td>", "<span class=katex>"]
+)
+@pytest.mark.parametrize("times", [1000, 100_000])
+def test_a_tower_of_elements_is_refused_before_it_costs_time(tag: str, times: int) -> None:
+    begin = time.process_time()
+    with pytest.raises(ValueError, match="within each other"):
+        html_text("<body>" + tag * times + "x", "main")
+    assert time.process_time() - begin < 20
+
+
+@pytest.mark.parametrize(
+    "tag", ["<br>", "<p>", "<li>", "<img>", "<td>", "<option>", "<!-- <b> -->"]
+)
+def test_long_flat_pages_are_no_towers(tag: str) -> None:
+    page = f"<html><body><script>for (i=0;i<n;) {'a<b;' * 9000}</script>{tag * 9000}<p>End."
+    assert html_text(page, "plain").endswith("End.")
+    # left open, but closed by the end of what they are in
+    assert html_text("<div><a>x</div>" * 2000 + "<p>End.", "plain").endswith("End.")
