@@ -23,56 +23,10 @@ _OTHER, _SPACE, _DOT, _END, _WIDE_END, _CLOSER, _LOWER, _UPPER, _NEWLINE = range
 _ENDS = "!?…‼⁇⁈⁉؟۔܀܁܂։।॥།༎።፧፨᠃᠉"
 _WIDE_ENDS = "。！？｡．︒︕︖︙"
 _CLOSERS = "\"'”’»›)]}」』）】》〉］｝〕〗﹂﹄"
-_ABBREVIATIONS = [
-    "mr",
-    "mrs",
-    "ms",
-    "dr",
-    "prof",
-    "st",
-    "sr",
-    "jr",
-    "vs",
-    "etc",
-    "al",
-    "fig",
-    "figs",
-    "eq",
-    "no",
-    "nos",
-    "vol",
-    "vols",
-    "pp",
-    "ed",
-    "eds",
-    "cf",
-    "ca",
-    "approx",
-    "dept",
-    "inc",
-    "ltd",
-    "co",
-    "corp",
-    "gen",
-    "col",
-    "capt",
-    "lt",
-    "sgt",
-    "rev",
-    "hon",
-    "gov",
-    "sen",
-    "rep",
-    "e.g",
-    "i.e",
-    "z.b",
-    "d.h",
-    "bzw",
-    "usw",
-    "u.a",
-    "p.ex",
-    "sra",
-]
+_ABBREVIATIONS = """
+mr mrs ms dr prof st sr jr vs etc al fig figs eq nos vol vols pp ed eds cf ca approx dept inc ltd co
+corp gen col capt lt sgt rev hon gov sen rep e.g i.e z.b d.h bzw usw u.a p.ex sra
+""".split()
 
 
 def sentences(texts: Strings) -> Spans:
@@ -148,7 +102,7 @@ def _split(
         while at < stop:
             code, width = decode(buffer, at)
             kind = classes[code] if code < CODES else np.uint8(_OTHER)
-            if kind == _SPACE or kind == _NEWLINE:
+            if kind in (_SPACE, _NEWLINE):
                 newlines += kind == _NEWLINE
                 space = True
                 at += width
@@ -156,7 +110,7 @@ def _split(
             if start >= 0:
                 over = False
                 if mark == _WIDE_END:
-                    over = not (kind == _CLOSER or kind == _WIDE_END or kind == _END) or space
+                    over = space or kind not in (_CLOSER, _WIDE_END, _END)
                 elif space and mark == _END:
                     over = kind != _LOWER or newlines > 0
                 elif space and mark == _DOT:
@@ -170,7 +124,7 @@ def _split(
             if start < 0:
                 start = at
                 mark = _OTHER
-            if kind == _DOT or kind == _END or kind == _WIDE_END:
+            if kind in (_DOT, _END, _WIDE_END):
                 if mark == _OTHER or kind != _DOT:
                     mark = kind
                 elif mark == _DOT:
