@@ -144,18 +144,16 @@ def prepare(
             click.echo(json.dumps(changes) if as_json else "\n".join(what_if_lines(changes)))
         return
     if train_classifier:
-        from jaxlm.corpus.classify import train
+        from jaxlm.corpus.classify.training import train
 
-        _in_workdir(
-            config_file, overrides, quiet,
-            lambda config, workdir, show: train(train_classifier, config, workdir, show),
-        )  # fmt: skip
-        return
-    from jaxlm.pipeline import BY_NAME, do, write_config
+        def work(config: Any, workdir: Any, show: Any) -> None:
+            show.line(f"wrote {train(train_classifier, config, workdir, show)}")
+    else:
+        from jaxlm.pipeline import BY_NAME, do, write_config
 
-    def work(config: Any, workdir: Any, show: Any) -> None:
-        write_config(config, workdir)
-        do(BY_NAME["prepare"], config, workdir, show, again=True)
+        def work(config: Any, workdir: Any, show: Any) -> None:
+            write_config(config, workdir)
+            do(BY_NAME["prepare"], config, workdir, show, again=True)
 
     _in_workdir(config_file, overrides, quiet, work)
 

@@ -6,6 +6,7 @@ from typing import Annotated, Literal, Self, get_args
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from jaxlm.config.base import Section
+from jaxlm.config.classifiers import Classifiers, Toxicity
 from jaxlm.config.dedup import Decontamination, Dedup
 from jaxlm.config.quality import Quality
 from jaxlm.config.routes import Route, with_value
@@ -34,6 +35,7 @@ Stage = Literal[
     "quality.forum",
     "quality.wiki",
     "quality.lists",
+    "toxicity",
     "dedup.url",
     "dedup.exact",
     "dedup.minhash",
@@ -149,6 +151,10 @@ class Prepare(Section):
     """Which language a document is in."""
     quality: Quality = Quality()
     """Thresholds of the rule sets."""
+    classifiers: Classifiers = Classifiers()
+    """Models that judge documents or sentences."""
+    toxicity: Toxicity = Toxicity()
+    """Toxic or profane text."""
     dedup: Dedup = Dedup()
     """Duplicates across the corpus."""
     decontaminate: Decontamination = Decontamination()

@@ -31,6 +31,7 @@ from jaxlm.corpus.stages import (
     lists,
     quality,
     repetition,
+    toxicity,
     unicode,
     words,
 )
@@ -51,7 +52,7 @@ TAGGERS: dict[str, Callable[[Analysis, Rules], Tags]] = (
     | words.TAGGERS
 )
 EDITORS: dict[str, Callable[[Analysis, Rules], Edit]] = (
-    unicode.EDITORS | c4.EDITORS | dolma.EDITORS | decontaminate.EDITORS
+    unicode.EDITORS | c4.EDITORS | dolma.EDITORS | toxicity.EDITORS | decontaminate.EDITORS
 )
 LABELLERS: dict[str, Callable[[Documents, Rules], tuple[NDArray[np.str_], Tags]]] = (
     language.LABELLERS
@@ -65,6 +66,7 @@ SPANS: dict[str, Callable[[str, Rules], dict[str, list[tuple[int, int]]]]] = (
     | code.SPANS
     | dolma.SPANS
     | lists.SPANS
+    | toxicity.SPANS
     | words.SPANS
 )
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from jaxlm.config.chinese import Chinese
+from jaxlm.config.classifiers import Toxicity
 from jaxlm.config.code import Code
 from jaxlm.config.dolma import DolmaC4, DolmaGopher
 from jaxlm.config.prose import C4, FineWeb, Gopher, Repetition
@@ -101,6 +102,7 @@ SETS: dict[str, RuleSet] = {
     ),
     "chinese": RuleSet("quality.chinese", Chinese()),
     "language": RuleSet("language", Language()),
+    "toxicity": RuleSet("toxicity", Toxicity()),
     "repeats": RuleSet("quality.repeats", Repeats()),
     "stop_words": RuleSet("quality.stop_words", StopWords()),
     "symbols": RuleSet("quality.symbols", Symbols()),
