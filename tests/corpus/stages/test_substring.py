@@ -145,6 +145,14 @@ def test_what_stays_of_a_long_line_is_one_window() -> None:
     assert removed([["-" * 399], ["="]], Config()) == {}
 
 
+def test_of_a_refrain_its_first_windows_stay() -> None:
+    rng = np.random.default_rng(1)
+    for period in (30, 80, 99, 120):
+        refrain = "".join(rng.choice(list("abcdefgh "), period)) * 6
+        texts = [refrain, "x" + refrain]
+        assert removed([texts], Config(min_bytes=100)) == expected(texts, 100)
+
+
 def test_documents_that_are_gone_are_no_copies() -> None:
     text = "it is said once " * 5
     everything = [[text], [text, text]]
