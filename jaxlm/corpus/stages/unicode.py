@@ -16,6 +16,8 @@ from jaxlm.corpus.statistics import Analysis
 
 NAMES = ("mojibake", "newlines", "controls", "invisible", "nfc")
 
+MAX_ROUNDS = 10
+
 _CONTROLS = re.compile("[\x00-\x08\x0b\x0e-\x1f\x7f\x80-\x84\x86-\x9f\ufeff\ufffe\uffff]")
 _NEWLINES = re.compile("\r\n?|\x0c|\x85|\u2028|\u2029")
 _INVISIBLE = re.compile("[\u00ad\u180e\u200b\u200e\u200f\u202a-\u202e\u2060\u2066-\u2069]")
@@ -50,7 +52,7 @@ def unicode(texts: Analysis, rules: Rules) -> Edit:
     hits: list[tuple[int, int, int, int]] = []
     for index in map(int, np.flatnonzero(flags & wanted)):
         text = strings[index].decode()
-        new, found = _mended(text, int(flags[index]), rules)
+        new, found = _mended(text, bool(flags[index] & _LEAD), rules)
         if new != text:
             size = int(strings.lengths[index])
             hits += [(index, name, 0, size) for name, hit in enumerate(found) if hit]
@@ -59,20 +61,26 @@ def unicode(texts: Analysis, rules: Rules) -> Edit:
     return Edit({}, strings.replace(mended) if mended else strings, Changes(NAMES, *columns))
 
 
-def _mended(text: str, flags: int, rules: Unicode) -> tuple[str, list[bool]]:
-    """A text as it should be, and which of NAMES changed it."""
-    found = []
+def _mended(text: str, suspect: bool, rules: Unicode) -> tuple[str, list[bool]]:
+    """A text as it should be, and which of NAMES changed it; `suspect`: it may be mojibake."""
     steps: tuple[tuple[bool, Callable[[str], str]], ...] = (
-        (rules.mojibake and bool(flags & _LEAD), _without_mojibake),
-        (True, lambda old: _NEWLINES.sub("\n", old)),
+        (rules.mojibake, lambda old: _without_mojibake(old) if suspect else old),
+        (True, lambda old: _NEWLINES.sub("\n", old.replace("\r\n", "\n"))),
         (True, lambda old: _CONTROLS.sub("", old)),
         (rules.invisible, lambda old: _INVISIBLE.sub("", old)),
         (True, lambda old: unicodedata.normalize("NFC", old)),
     )
-    for on, step in steps:
-        new = step(text) if on else text
-        found.append(new != text)
-        text = new
+    found = [False] * len(steps)
+    # characters that met when one between them went may be mojibake: then once more
+    for _ in range(MAX_ROUNDS):
+        before = text
+        for number, (on, step) in enumerate(steps):
+            new = step(text) if on else text
+            found[number] |= new != text
+            text = new
+        suspect = not text.isascii() and _MOJIBAKE.search(text) is not None
+        if text == before or not (rules.mojibake and suspect):
+            break
     return text, found
 
 

@@ -107,6 +107,7 @@ def test_what_no_pass_over_the_bytes_suspects_is_in_nfc() -> None:
     True,
     False,
 )
+@example(["\x8d\u00d7\x82", "\u00c3\x01\u00a9"], True, False)
 @example(["\u00c3\u0085", "\u00e2\u0080\u0099 \x85"], True, True)
 def test_the_result_is_normal_and_stable(texts: list[str], mojibake: bool, invisible: bool) -> None:
     once, changes = mend(texts, mojibake=mojibake, invisible=invisible)
