@@ -23,7 +23,7 @@ _ABBREVIATIONS = (
     "ä. ö. ü."
 )
 _WHOLE = (
-    "'S 's 'd 're and/or w/o 'Cause 'cause 'cos 'Cos 'coz 'Coz 'cuz 'Cuz 'bout ma'am Ma'am "
+    "'S 's ‘S ‘s 'd 're and/or w/o 'Cause 'cause 'cos 'Cos 'coz 'Coz 'cuz 'Cuz 'bout ma'am Ma'am "
     "o'clock O'clock lovin' Lovin' havin' Havin' doin' Doin' goin' Goin' nothin' Nothin' "
     "nuthin' Nuthin' ol' Ol' somethin' Somethin' 'em 'll 'nuff ' '' \\\") <space> C++ \\t \\n"
 )
@@ -82,13 +82,14 @@ def contractions() -> tuple[NDArray[np.uint64], NDArray[np.int64], NDArray[np.ui
 
     keys: hash of the code points, 0 for none, uint64 [K]; cuts: where the second and third piece
     begin, in characters, 0 for none, int64 [K, 2]; shapes: bit n is set where a word of n
-    characters begins with this ASCII character (the last: any other), uint32 [129].
+    characters begins, and where one ends, with this ASCII character (the last: any other),
+    uint32 [2, 129].
     """
     words = _words()
     size = 8192
     keys = np.zeros(size, np.uint64)
     cuts = np.zeros((size, 2), np.int64)
-    shapes = np.zeros(129, np.uint32)
+    shapes = np.zeros((2, 129), np.uint32)
     for word, parts in words.items():
         key = 0
         for c in word:
@@ -99,5 +100,6 @@ def contractions() -> tuple[NDArray[np.uint64], NDArray[np.int64], NDArray[np.ui
         keys[at] = key
         for k in range(1, len(parts)):
             cuts[at, k - 1] = len("".join(parts[:k]))
-        shapes[min(ord(word[0]), 128)] |= np.uint32(1 << len(word))
+        for k in (0, -1):
+            shapes[k, min(ord(word[k]), 128)] |= np.uint32(1 << len(word))
     return keys, cuts, shapes

@@ -304,9 +304,8 @@ def _join(
         low = starts[i]
         for k in range(min(last, i + 6) - 1, i, -1):
             length = ends[k] - low
-            if length <= LONGEST and (shapes[min(code[low], 128)] >> np.uint32(length)) & np.uint32(
-                1
-            ):
+            shape = shapes[0, min(code[low], 128)] & shapes[1, min(code[ends[k] - 1], 128)]
+            if length <= LONGEST and (shape >> np.uint32(length)) & np.uint32(1):
                 special = _special(code, low, ends[k], keys)
                 if special >= 0 and cuts[special, 0] == 0:
                     j = k + 1
@@ -335,14 +334,40 @@ def _split(
     for d in range(len(offsets) - 1):
         longest = max(longest, offsets[d + 1] - offsets[d])
     # what is between white space: code points, their bits, where they begin; its closers
-    code = np.zeros(longest + 1, np.int32)
-    bits = np.zeros(longest + 1, np.uint32)
+    code = np.empty(longest + 1, np.int32)
+    bits = np.empty(longest + 1, np.uint32)
     place = np.empty(longest + 1, np.int32)
     closers = np.empty(longest + 1, np.int32)
     n = 0
     for d in range(len(offsets) - 1):
         at, stop = offsets[d], offsets[d + 1]
         while at < stop:
+            # most words need no more than this: ASCII letters, perhaps a mark after them, and no
+            # contraction that looks like it
+            to = at
+            while to < stop and buffer[to] < 128 and kinds[buffer[to]] & c.ALPHA:
+                to += 1
+            size = to - at
+            if size:
+                tail = 0
+                mark = buffer[to] if to < stop else np.uint8(32)
+                if mark == 44 or mark == 58 or mark == 59 or (mark == 46 and buffer[to - 1] > 96):
+                    tail = 1
+                    mark = buffer[to + 1] if to + 1 < stop else np.uint8(32)
+                alike = np.uint32(0)
+                if size < LONGEST:
+                    shape = shapes[0, buffer[at]]
+                    alike = (shape & shapes[1, buffer[to - 1]]) >> np.uint32(size)
+                    if tail:
+                        alike |= (shape & shapes[1, buffer[to]]) >> np.uint32(size + 1)
+                if mark < 128 and kinds[mark] & c.SPACE and not alike & np.uint32(1):
+                    starts[n], ends[n] = at, to
+                    n += 1
+                    if tail:
+                        starts[n], ends[n] = to, to + 1
+                        n += 1
+                    at = to + tail + 1
+                    continue
             size = 0
             every = np.uint32(0xFFFFFFFF)
             some = np.uint32(0)
@@ -375,7 +400,8 @@ def _split(
                         continue
                     if length < 1 or length > LONGEST:
                         continue
-                    if not (shapes[min(code[left], 128)] >> np.uint32(length)) & np.uint32(1):
+                    shape = shapes[0, min(code[left], 128)] & shapes[1, min(code[right - 1], 128)]
+                    if not (shape >> np.uint32(length)) & np.uint32(1):
                         continue
                     key = np.uint64(0)
                     for k in range(left, right):
@@ -505,8 +531,13 @@ def _split(
                 n += 1
             joins = False
             for k in range(opened, n - 1):
-                shape = shapes[min(code[starts[k]], 128)]
-                joins |= (shape >> np.uint32(min(ends[k + 1] - starts[k], 31))) != 0
+                shape = shapes[0, min(code[starts[k]], 128)]
+                for j in range(k + 1, min(n, k + 6)):
+                    length = ends[j] - starts[k]
+                    if shape >> np.uint32(min(length, 31)) == 0:
+                        break
+                    bit = (shape & shapes[1, min(code[ends[j] - 1], 128)]) >> np.uint32(length)
+                    joins |= (bit & np.uint32(1)) != 0
             if joins and not plain:
                 n = _join(starts, ends, opened, n, code, keys, cuts, shapes)
             for k in range(opened, n):
