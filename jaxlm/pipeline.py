@@ -151,7 +151,7 @@ STAGES = (
         "prepare",
         lambda config, workdir: [
             [_without(source, "weight") for source in config.sources],
-            _without(config.prepare, "workers"), corpus.inputs(config),
+            _without(config.prepare, "workers", "executor"), corpus.inputs(config),
         ],
         lambda workdir: workdir.corpus,
         corpus.prepare,
@@ -205,9 +205,9 @@ def _plain(section: Any) -> Any:
     return json.loads(section.model_dump_json())
 
 
-def _without(section: Section, key: str) -> Any:
-    """The section without a key that its stage's result does not depend on."""
-    return {name: value for name, value in _plain(section).items() if name != key}
+def _without(section: Section, *keys: str) -> Any:
+    """The section without keys that its stage's result does not depend on."""
+    return {name: value for name, value in _plain(section).items() if name not in keys}
 
 
 def _file(path: str | None) -> Any:

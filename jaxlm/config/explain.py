@@ -87,7 +87,8 @@ def _better_key(section: type[BaseModel], key: Key) -> str:
     """What an unknown key may have been meant to be."""
     name = str(key[-1])
     homes: dict[str, list[str]] = {}
-    for other in dict.fromkeys(k for k, _ in every_key()):
+    # the shallowest keys of a name come first: they are what people mean
+    for other in sorted(dict.fromkeys(k for k, _ in every_key()), key=len):
         homes.setdefault(str(other[-1]), []).append(dotted(other))
     here = dotted(tuple(part for part in key if isinstance(part, str)))
     if here in homes.get(name, []):
@@ -96,12 +97,18 @@ def _better_key(section: type[BaseModel], key: Key) -> str:
             f"it belongs to kind {' or '.join(kinds)}, not {section.model_fields['kind'].default}"
         )
     if name in homes:
-        return f"did you mean {' or '.join(homes[name][:3])}?"
+        return f"did you mean {_likely(homes[name])}?"
     if near := difflib.get_close_matches(name, section.model_fields, n=1, cutoff=0.6):
         return f"did you mean {dotted((*key[:-1], near[0]))}?"
     if near := difflib.get_close_matches(name, homes, n=1, cutoff=0.75):
-        return f"did you mean {' or '.join(homes[near[0]][:3])}?"
+        return f"did you mean {_likely(homes[near[0]])}?"
     return f"valid keys: {', '.join(section.model_fields)}"
+
+
+def _likely(keys: list[str]) -> str:
+    """The least deep of these keys, three at most."""
+    least = min(key.count(".") for key in keys)
+    return " or ".join([key for key in keys if key.count(".") == least][:3])
 
 
 def _locate(loc: Key) -> tuple[type[BaseModel], Key]:

@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from jaxlm.config import Config
-from jaxlm.config.corpus import Source
-from jaxlm.corpus import listing, recipes
+from jaxlm.config.corpus import Prepare, Source
+from jaxlm.corpus import depends, listing, recipes
 from jaxlm.corpus.executor import executor
 from jaxlm.corpus.ledger import Tally
 from jaxlm.corpus.listing import InputFile
@@ -33,12 +33,16 @@ FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def inputs(config: Config) -> list[dict[str, Any]]:
-    """Every input file: its source, path, size and a stamp that changes when it does."""
-    return [
+    """Every input file: its source, path, size and a stamp that changes when it does; and the files
+    of lists and models, whose source is null."""
+    texts = [
         {"source": source.name, "path": file.path, "size": file.size, "stamp": file.stamp}
         for source, files in _sources(config)
         for file in files
     ]
+    rules = depends.files(depends.with_models(config))
+    return texts + [{"source": None, "path": path, "size": size, "stamp": str(stamp)}
+                    for path, size, stamp in rules]  # fmt: skip
 
 
 def prepare(config: Config, workdir: Workdir, progress: Progress) -> None:
@@ -51,11 +55,12 @@ def prepare(config: Config, workdir: Workdir, progress: Progress) -> None:
     """
     try:
         sources = _sources(config)
+        rules = depends.with_models(config)
         with (
-            _same_work(config, sources, workdir.path / "corpus.work") as work,
-            executor(config.prepare) as (pool, workers),
+            _same_work(rules, sources, workdir.path / "corpus.work") as work,
+            executor(rules) as (pool, workers),
         ):
-            run = Run(config.prepare, sources, pool, 2 * workers, work, progress)
+            run = Run(rules, sources, pool, 2 * workers, work, progress)
             run.segments()
             _refuse_empty(run.tallies)
             with workdir.replace_dir("corpus") as folder:
@@ -79,22 +84,23 @@ def prepare(config: Config, workdir: Workdir, progress: Progress) -> None:
 
 @contextlib.contextmanager
 def _same_work(
-    config: Config, sources: list[tuple[Source, list[InputFile]]], folder: Path
+    rules: Prepare, sources: list[tuple[Source, list[InputFile]]], folder: Path
 ) -> Iterator[Path]:
     """The folder of the tasks: as it was left when config and inputs are the same, else empty.
 
     It goes when the block ends, well or with an error that the same call would meet again; it
     stays when this process or a worker is killed, or the user interrupts.
     """
-    depends = {
+    inputs = {
         "version": version("jaxlm"),
-        "prepare": config.prepare.model_dump(mode="json", exclude={"executor", "workers"}),
+        "prepare": rules.model_dump(mode="json", exclude={"executor", "workers"}),
+        "files": depends.files(rules),
         "sources": [
             (source.model_dump(mode="json"), [(f.path, f.size, f.stamp) for f in files])
             for source, files in sources
         ],
     }
-    stamp = hashlib.sha256(json.dumps(depends).encode()).hexdigest()
+    stamp = hashlib.sha256(json.dumps(inputs).encode()).hexdigest()
     mark = folder / "inputs.json"
     if not mark.exists() or json.loads(mark.read_text()) != stamp:
         shutil.rmtree(folder, ignore_errors=True)
@@ -131,8 +137,11 @@ def _refuse_empty(tallies: dict[str, Tally]) -> None:
     problems = []
     for name, tally in tallies.items():
         if not tally.stages or list(tally.stages.values())[-1].documents == 0:
-            rules = sorted(tally.rules.items(), key=lambda item: -item[1].failed)
-            dropping = [(rule, count) for rule, count in rules if count.failed or count.judged]
+            dropping = [
+                (rule, count)
+                for rule, count in sorted(tally.rules.items(), key=lambda item: -item[1].documents)
+                if count.failed or rule.startswith("read.")
+            ]
             why = ", ".join(f"{rule} took {count.documents}" for rule, count in dropping[:3])
             problems.append(
                 f"source {name!r}: nothing is left after preparation"

@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numba import njit
@@ -29,6 +29,8 @@ MOST_BYTES = 1 << 30
 @dataclass(frozen=True)
 class LinearModel:
     """Weights and how their sums become probabilities."""
+
+    FILES: ClassVar = ("model.json", "weights.npz")
 
     weights: NDArray[np.float32]
     """One a bucket, [2^bits]."""

@@ -13,6 +13,7 @@
 """
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +30,7 @@ from jaxlm.corpus.stages import (
     gopher,
     language,
     lists,
+    perplexity,
     quality,
     repetition,
     toxicity,
@@ -52,7 +54,12 @@ TAGGERS: dict[str, Callable[[Analysis, Rules], Tags]] = (
     | words.TAGGERS
 )
 EDITORS: dict[str, Callable[[Analysis, Rules], Edit]] = (
-    unicode.EDITORS | c4.EDITORS | dolma.EDITORS | toxicity.EDITORS | decontaminate.EDITORS
+    unicode.EDITORS
+    | c4.EDITORS
+    | dolma.EDITORS
+    | perplexity.EDITORS
+    | toxicity.EDITORS
+    | decontaminate.EDITORS
 )
 LABELLERS: dict[str, Callable[[Documents, Rules], tuple[NDArray[np.str_], Tags]]] = (
     language.LABELLERS
@@ -69,10 +76,15 @@ SPANS: dict[str, Callable[[str, Rules], dict[str, list[tuple[int, int]]]]] = (
     | toxicity.SPANS
     | words.SPANS
 )
+# local files that a section names; UserError where one is missing or not what it should be
+FILES: dict[str, Callable[[Rules], list[Path]]] = (
+    lists.FILES | perplexity.FILES | toxicity.FILES | decontaminate.FILES
+)
 
 __all__ = [
     "DUPLICATES",
     "EDITORS",
+    "FILES",
     "LABELLERS",
     "SPANS",
     "TAGGERS",

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, lru_cache
+from pathlib import Path
 from unicodedata import category
 
 import numpy as np
@@ -93,6 +94,17 @@ def decontaminate(texts: Analysis, section: Rules) -> Edit:
 
 
 EDITORS: dict[str, Callable[[Analysis, Rules], Edit]] = {"decontaminate": decontaminate}
+
+
+def _local_files(section: Rules) -> list[Path]:
+    """The files of the evaluation sets on this machine; the sets are read, so that what is missing
+    or broken is told at the beginning of a run."""
+    assert isinstance(section, Decontamination)
+    table(section)
+    return [Path(file.path) for file in files(section) if "://" not in file.path]
+
+
+FILES: dict[str, Callable[[Rules], list[Path]]] = {"decontaminate": _local_files}
 
 
 def files(section: Decontamination) -> list[InputFile]:

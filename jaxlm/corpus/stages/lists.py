@@ -3,14 +3,15 @@
 import re
 from collections.abc import Callable, Iterator
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 
-from jaxlm.config.corpus import Prepare
+from jaxlm.config.dolma import DolmaC4
 from jaxlm.config.rules import Rules
 from jaxlm.config.words import Lists
 from jaxlm.corpus.documents import Strings
-from jaxlm.corpus.lists import read_list, word_list
+from jaxlm.corpus.lists import list_path, read_list, word_list
 from jaxlm.corpus.stages.base import Tags
 from jaxlm.corpus.stages.words import meta_values, words
 from jaxlm.corpus.statistics import Analysis
@@ -65,23 +66,23 @@ def spans(text: str, rules: Rules) -> dict[str, list[tuple[int, int]]]:
     return dict.fromkeys(names, places)
 
 
-def check(config: Prepare) -> None:
-    """Read the lists of the stages that are on, also those of routes, so that one that is missing,
-    empty or not text is a UserError at the beginning of a run."""
-    names: list[str | None] = []
-    if "quality.lists" in config.stages:
-        rules = config.quality.lists
-        names += [*rules.words, *rules.urls, *rules.url_words]
-    if "quality.dolma_c4" in config.stages:
-        names.append(config.quality.dolma_c4.naughty_words)
-    for route in config.routes:
-        for key, value in route.set.items():
-            if key.startswith("quality.lists.") and key.endswith(("words", "urls")):
-                names += value if isinstance(value, list | tuple) else []
-    for name in filter(None, names):
+def _files(rules: Rules) -> list[Path]:
+    """The files of a section's lists; they are read, so that one that is missing, empty or not text
+    is a UserError at the beginning of a run."""
+    if isinstance(rules, Lists):
+        names = [*rules.words, *rules.urls, *rules.url_words]
+    else:
+        assert isinstance(rules, DolmaC4)
+        names = [rules.naughty_words] if rules.naughty_words else []
+    for name in names:
         read_list(name)
+    return [list_path(name) for name in names]
 
 
+FILES: dict[str, Callable[[Rules], list[Path]]] = {
+    "quality.lists": _files,
+    "quality.dolma_c4": _files,
+}
 TAGGERS: dict[str, Callable[[Analysis, Rules], Tags]] = {"quality.lists": lists}
 SPANS: dict[str, Callable[[str, Rules], dict[str, list[tuple[int, int]]]]] = {
     "quality.lists": spans

@@ -1,5 +1,6 @@
 """Editor: toxic or profane text, sentence by sentence."""
 
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 
@@ -44,7 +45,7 @@ def toxicity(texts: Analysis, rules: Rules) -> Edit:
     return Edit(tags, replaced(strings, starts, ends), changes)
 
 
-EDITORS = {"toxicity": toxicity}
+EDITORS: dict[str, Callable[[Analysis, Rules], Edit]] = {"toxicity": toxicity}
 
 
 def spans(text: str, rules: Rules) -> dict[str, list[tuple[int, int]]]:
@@ -68,7 +69,17 @@ def spans(text: str, rules: Rules) -> dict[str, list[tuple[int, int]]]:
     return {"max_sentence": worst, "max_score": above or worst, "max_share": above}
 
 
-SPANS = {"toxicity": spans}
+SPANS: dict[str, Callable[[str, Rules], dict[str, list[tuple[int, int]]]]] = {"toxicity": spans}
+
+
+def _files(rules: Rules) -> list[Path]:
+    """The files of the model; it is read, so that a broken one is told at the beginning."""
+    assert isinstance(rules, Toxicity)
+    model_of(rules.model)
+    return [Path(rules.model) / name for name in LinearModel.FILES] if rules.model else []
+
+
+FILES: dict[str, Callable[[Rules], list[Path]]] = {"toxicity": _files}
 
 
 def model_of(folder: str | None) -> LinearModel | Profanity:

@@ -11,10 +11,10 @@ from hypothesis import strategies as some
 from jaxlm.config.corpus import Prepare, Source
 from jaxlm.config.quality import Quality
 from jaxlm.config.words import Lists
+from jaxlm.corpus.depends import files
 from jaxlm.corpus.documents import Documents
 from jaxlm.corpus.stages import SPANS, TAGGERS, decide
 from jaxlm.corpus.stages.base import Tags
-from jaxlm.corpus.stages.lists import check
 from jaxlm.corpus.statistics import Analysis
 from jaxlm.errors import UserError
 
@@ -88,15 +88,15 @@ def test_a_missing_list_is_told_early(rules: Lists) -> None:
             {"stages": ("quality.lists",), "quality": Quality(lists=lists), **values}
         )
 
-    check(prepare(rules))
+    files(prepare(rules))
     for key in ("words", "urls", "url_words"):
         missing = Lists.model_validate({key: ("nowhere/x.txt",)})
         with pytest.raises(UserError, match="no such file"):
-            check(prepare(missing))
-        check(prepare(missing, stages=("quality.length",)))
+            files(prepare(missing))
+        files(prepare(missing, stages=("quality.length",)))
         route = {"kinds": ("web",), "set": {f"quality.lists.{key}": ["nowhere/x.txt"]}}
         with pytest.raises(UserError, match="no such file"):
-            check(prepare(rules, routes=(route,)))
+            files(prepare(rules, routes=(route,)))
 
 
 @given(some.lists(some.tuples(some.text(), some.none() | some.text()), max_size=4))
