@@ -259,7 +259,7 @@ class Perplexity(Rules):
     """Kinds of source that are judged."""
     model: Path | None = None
     """Folder of an n-gram model, WORKDIR or WORKDIR/checkpoints/STEP of a run; null: the n-gram
-    model in WORKDIR/classifiers/perplexity."""
+    model in WORKDIR/classifiers/quality.perplexity, where training puts it."""
     train: NgramTraining | None = None
     """How an n-gram model is trained; null: it is there."""
     min_perplexity: NonNegativeFloat | None = None

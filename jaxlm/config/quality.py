@@ -4,6 +4,7 @@ from pydantic import NonNegativeInt
 
 from jaxlm.config.base import Section
 from jaxlm.config.chinese import Chinese
+from jaxlm.config.classifiers import Perplexity
 from jaxlm.config.code import Code
 from jaxlm.config.dolma import DolmaC4, DolmaGopher
 from jaxlm.config.prose import C4, FineWeb, Gopher, Repetition
@@ -53,3 +54,5 @@ class Quality(Section):
     """Stubs of an encyclopedia."""
     lists: Lists = Lists()
     """Words and addresses that are not wanted."""
+    perplexity: Perplexity = Perplexity()
+    """Perplexity under a small language model."""

@@ -24,9 +24,9 @@ _ENDS = "!?…‼⁇⁈⁉؟۔܀܁܂։।॥།༎።፧፨᠃᠉"
 _WIDE_ENDS = "。！？｡．︒︕︖︙"
 _CLOSERS = "\"'”’»›)]}」』）】》〉］｝〕〗﹂﹄"
 _ABBREVIATIONS = """
-mr mrs ms dr prof st sr jr vs etc al fig figs eq nos vol vols pp ed eds cf ca approx dept inc ltd co
-corp gen col capt lt sgt rev hon gov sen rep e.g i.e z.b d.h bzw usw u.a p.ex sra
-""".split()
+mr mrs ms dr prof st sr jr vs etc al fig figs eq nos vol vols pp ed eds cf ca approx dept inc ltd
+co corp gen col capt lt sgt rev hon gov sen rep e.g i.e z.b d.h bzw usw u.a p.ex sra
+"""
 
 
 def sentences(texts: Strings) -> Spans:
@@ -73,7 +73,7 @@ def _classes() -> NDArray[np.uint8]:
 @cache
 def _known() -> NDArray[np.uint64]:
     """Sorted abbreviations, each packed into 8 bytes."""
-    packed = [int.from_bytes(word.encode(), "big") for word in _ABBREVIATIONS]
+    packed = [int.from_bytes(word.encode(), "big") for word in _ABBREVIATIONS.split()]
     return np.array(sorted(packed), np.uint64)
 
 

@@ -2,6 +2,7 @@
 
 from jaxlm.evaluation.generate import Request, generate
 from jaxlm.evaluation.perplexity import evaluate
+from jaxlm.evaluation.texts import text_nats
 from jaxlm.evaluation.trained import Trained, open_trained
 
-__all__ = ["Request", "Trained", "evaluate", "generate", "open_trained"]
+__all__ = ["Request", "Trained", "evaluate", "generate", "open_trained", "text_nats"]

@@ -46,7 +46,7 @@ def _totals(
     total_3 = np.zeros(3)
     running: jax.Array | float = 0.0  # read when the next batch is under way
     for host in validation_batches(config, workdir, source, -(-wanted // parts) * parts):
-        nats = _nats(config, params, place(host, 1, mesh))
+        nats = sum_of_nats(config, params, place(host, 1, mesh))
         counted_BT = tokenizer.token_bytes[host.targets_BT] * host.weights_BT
         total_3 += (float(running), host.weights_BT.sum(), counted_BT.sum(dtype=np.float64))
         running = nats
@@ -55,7 +55,8 @@ def _totals(
 
 
 @partial(jax.jit, static_argnums=0)
-def _nats(config: Config, params: Decoder, batch: Batch[jax.Array]) -> jax.Array:
+def sum_of_nats(config: Config, params: Decoder, batch: Batch[jax.Array]) -> jax.Array:
+    """Weighted nats of the batch [1, B, T] that `place` makes of one microbatch, fp32 scalar."""
     return loss_sum(config, params, jax.tree.map(lambda a: a[0], batch))
 
 

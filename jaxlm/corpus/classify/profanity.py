@@ -24,7 +24,7 @@ class Profanity(NamedTuple):
 
     keys: NDArray[np.uint64]
     """Hashes of the words by open addressing, 0: free, uint64 [2^k]."""
-    index: NDArray[np.int32]
+    numbers: NDArray[np.int32]
     """The word at each place, int32 [2^k]."""
     idf: NDArray[np.float32]
     coefficients: NDArray[np.float32]
@@ -39,7 +39,7 @@ class Profanity(NamedTuple):
     def score(self, words: Words, spans: Spans) -> NDArray[np.float64]:
         """Probability that each span is profane or toxic, float64 [spans]."""
         first, last = words.inside(spans)
-        found = _find(words.hashes, self.keys, self.index)
+        found = _find(words.hashes, self.keys, self.numbers)
         margins = _margins(found, first, last, self.idf, self.coefficients)
         z = self.a * (margins + self.intercepts) + self.b
         return np.asarray((1 / (1 + np.exp(z))).mean(axis=1), np.float64)

@@ -85,14 +85,14 @@ def _words(
         begin = np.int64(-1)  # of the open word
         value = np.uint64(0)
         while at <= stop:
-            code, width, kind = np.int64(0), 1, np.uint8(_BETWEEN)
+            code, width, kind = 0, 1, np.uint8(_BETWEEN)
             if at < stop:
                 code, width = decode(buffer, at)
                 kind = classes[code] if code < CODES else np.uint8(_MARK)
             if kind != _WORD and begin >= 0:
                 hashes[n], starts[n] = mix(value) & ~np.uint64(1), begin
                 n += 1
-                begin = -1
+                begin = np.int64(-1)
             if kind == _WORD:
                 if begin < 0:
                     begin, value = at, np.uint64(0xCBF29CE484222325)
