@@ -8,6 +8,7 @@ from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 from jaxlm.config.base import Section
 from jaxlm.config.classifiers import Classifiers, Toxicity
 from jaxlm.config.dedup import Decontamination, Dedup
+from jaxlm.config.privacy import Privacy
 from jaxlm.config.quality import Quality
 from jaxlm.config.routes import Route, with_value
 from jaxlm.config.rules import Kind, Rules
@@ -43,6 +44,7 @@ Stage = Literal[
     "dedup.sentences",
     "dedup.substring",
     "decontaminate",
+    "privacy",
 ]
 
 
@@ -159,6 +161,8 @@ class Prepare(Section):
     """Duplicates across the corpus."""
     decontaminate: Decontamination = Decontamination()
     """Text of evaluation sets."""
+    privacy: Privacy = Privacy()
+    """Addresses and numbers that lead to a person."""
     batch_bytes: Annotated[int, Field(ge=1 << 10, le=1 << 30)] = 4 << 20
     """Text that a worker holds and judges at a time; more for a document that is longer."""
     shard_bytes: Annotated[int, Field(ge=1 << 10)] = 128 << 20

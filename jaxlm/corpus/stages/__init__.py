@@ -31,6 +31,7 @@ from jaxlm.corpus.stages import (
     language,
     lists,
     perplexity,
+    privacy,
     quality,
     repetition,
     toxicity,
@@ -59,7 +60,7 @@ EDITORS: dict[str, Callable[[Analysis, Rules], Edit]] = (
     | dolma.EDITORS
     | perplexity.EDITORS
     | toxicity.EDITORS
-    | decontaminate.EDITORS
+    | decontaminate.EDITORS | privacy.EDITORS
 )
 LABELLERS: dict[str, Callable[[Documents, Rules], tuple[NDArray[np.str_], Tags]]] = (
     language.LABELLERS
@@ -73,6 +74,7 @@ SPANS: dict[str, Callable[[str, Rules], dict[str, list[tuple[int, int]]]]] = (
     | code.SPANS
     | dolma.SPANS
     | lists.SPANS
+    | privacy.SPANS
     | toxicity.SPANS
     | words.SPANS
 )

@@ -7,6 +7,7 @@ from jaxlm.config.chinese import Chinese
 from jaxlm.config.classifiers import Toxicity
 from jaxlm.config.code import Code
 from jaxlm.config.dolma import DolmaC4, DolmaGopher
+from jaxlm.config.privacy import Privacy
 from jaxlm.config.prose import C4, FineWeb, Gopher, Repetition
 from jaxlm.config.quality import Length
 from jaxlm.config.rules import Rules
@@ -103,6 +104,7 @@ SETS: dict[str, RuleSet] = {
     "chinese": RuleSet("quality.chinese", Chinese()),
     "language": RuleSet("language", Language()),
     "toxicity": RuleSet("toxicity", Toxicity()),
+    "pii": RuleSet("privacy", Privacy()),
     "repeats": RuleSet("quality.repeats", Repeats()),
     "stop_words": RuleSet("quality.stop_words", StopWords()),
     "symbols": RuleSet("quality.symbols", Symbols()),

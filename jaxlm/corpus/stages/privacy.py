@@ -1,0 +1,502 @@
+"""Editor: e-mail and IP addresses, telephone numbers and other private data give way to marks.
+
+Where two overlap, the first of these stays: secret, e-mail address, and then what begins first, of
+several readings of one number IP address, card, identity, telephone number.
+"""
+
+import re
+from bisect import bisect_right
+from collections.abc import Callable, Iterator
+from functools import cache, lru_cache
+from ipaddress import IPv4Address, IPv6Address, ip_address
+
+import numpy as np
+from numpy.typing import NDArray
+
+from jaxlm.config.privacy import Privacy
+from jaxlm.config.rules import Rules
+from jaxlm.corpus.candidates import CARDS, IDS, IPS, IPV4, NUMBER, PHONES, candidates
+from jaxlm.corpus.documents import Strings
+from jaxlm.corpus.stages.base import Changes, Edit, replaced
+from jaxlm.corpus.statistics import Analysis
+
+type Ints = NDArray[np.int64]
+
+MARKS = {
+    "email": "EMAIL_ADDRESS",
+    "ip": "IP_ADDRESS",
+    "phone": "PHONE_NUMBER",
+    "credit_card": "CREDIT_CARD",
+    "secret": "SECRET",
+    "national_id": "NATIONAL_ID",
+}
+"""What is looked for -> its name in changes and, in brackets, in the text."""
+
+
+def privacy(texts: Analysis, rules: Rules) -> Edit:
+    """Finds what the section names. Attributes: spans, and the number of each kind."""
+    assert isinstance(rules, Privacy)
+    strings = texts.texts
+    document, start, end, name = find(strings, rules)
+    n = len(strings)
+    tags = {"spans": np.bincount(document, minlength=n).astype(np.float64)}
+    for kind in rules.find:
+        own = document[name == list(MARKS).index(kind)]
+        tags[kind] = np.bincount(own, minlength=n).astype(np.float64)
+    names = tuple(MARKS.values())
+    fills = [f"[{names[k]}]".encode() for k in name.tolist()]
+    begin = strings.offsets[document]
+    changes = Changes(names, document, name, start - begin, end - begin)
+    return Edit(tags, replaced(strings, start, end, fills), changes)
+
+
+EDITORS: dict[str, Callable[[Analysis, Rules], Edit]] = {"privacy": privacy}
+
+
+def spans(text: str, rules: Rules) -> dict[str, list[tuple[int, int]]]:
+    """What would be replaced, in characters."""
+    assert isinstance(rules, Privacy)
+    data = text.encode()
+    _, start, end, _ = find(Strings.of([data]), rules)
+    return {
+        "max_spans": [
+            (len(data[:a].decode()), len(data[:b].decode()))
+            for a, b in zip(start.tolist(), end.tolist(), strict=True)
+        ]
+    }
+
+
+SPANS: dict[str, Callable[[str, Rules], dict[str, list[tuple[int, int]]]]] = {"privacy": spans}
+
+
+def find(strings: Strings, rules: Privacy) -> tuple[Ints, Ints, Ints, Ints]:
+    """Document, start, end (bytes of the buffer) and kind (index into MARKS) of each place, int64,
+    rising and apart from each other."""
+    data = strings.buffer.tobytes()
+    offsets = strings.offsets.tolist()
+    found: list[tuple[int, int, str]] = []
+    if "secret" in rules.find:
+        found += _secrets(data, offsets)
+    if "email" in rules.find:
+        found += _emails(data, offsets, np.flatnonzero(strings.buffer == ord("@")).tolist())
+    # the earlier of the list wins where two overlap
+    kept = _apart(found)
+    if {"ip", "phone", "credit_card", "national_id"} & set(rules.find):
+        kept = _numbers(data, strings, rules, kept)
+    start = np.array([a for a, _, _ in kept], np.int64)
+    end = np.array([b for _, b, _ in kept], np.int64)
+    order = list(MARKS)
+    name = np.array([order.index(kind) for _, _, kind in kept], np.int64)
+    document = np.searchsorted(strings.offsets, start, side="right") - 1
+    return document, start, end, name
+
+
+def _apart(found: list[tuple[int, int, str]]) -> list[tuple[int, int, str]]:
+    """Without those that overlap an earlier one of the list, by their start."""
+    kept: list[tuple[int, int, str]] = []
+    secrets = [each for each in found if each[2] == "secret"]
+    others = [each for each in found if each[2] != "secret"]
+    for group in (secrets, others):
+        taken, kept = kept, []
+        last = k = 0
+        for each in sorted(group):
+            while k < len(taken) and taken[k][1] <= each[0]:
+                k += 1
+            if each[0] >= last and not (k < len(taken) and taken[k][0] < each[1]):
+                kept.append(each)
+                last = each[1]
+        kept = sorted(taken + kept)
+    return kept
+
+
+# --- e-mail addresses
+
+_LETTER = rb"(?:[A-Za-z0-9]|[\xc3-\xd4][\x80-\xbf])"  # ASCII, or Latin, Greek, Cyrillic
+_LOCAL = re.compile(rb"(?:" + _LETTER + rb"|_)(?:" + _LETTER + rb"|[._%+'-])*\Z")
+_HOST = re.compile(
+    rb"@((?:" + _LETTER + rb"(?:(?:" + _LETTER + rb"|-){0,61}" + _LETTER + rb")?\.)+"
+    rb"(?:xn--[A-Za-z0-9-]{2,59}[A-Za-z0-9]|[A-Za-z]{2,24}|(?:[\xd0-\xd4][\x80-\xbf]){2,24})"
+    rb"|\[[0-9]{1,3}(?:\.[0-9]{1,3}){3}\])(?![A-Za-z0-9_@(])(?!-[A-Za-z0-9])"
+)
+_IMAGE = re.compile(rb"[1-9](?:\.\d)?x\.\w+", re.ASCII)  # icon@2x.png
+_LOCAL_BYTES = 64  # RFC 5321, 4.5.3.1.1
+_HOST_BYTES = 255
+
+
+def _emails(data: bytes, offsets: list[int], places: list[int]) -> Iterator[tuple[int, int, str]]:
+    for at in places:
+        d = bisect_right(offsets, at) - 1
+        begin, end = max(offsets[d], at - _LOCAL_BYTES - 1), min(offsets[d + 1], at + _HOST_BYTES)
+        host = _HOST.match(data[at:end])
+        if host is None or _IMAGE.fullmatch(host[1]):
+            continue
+        left = data[begin:at]
+        local = _LOCAL.search(left)
+        if local is None or len(local[0]) > _LOCAL_BYTES:
+            continue
+        name, before = local[0], left[: local.start()]
+        # user@site of a URL, git@site:path, @user@site of a social network, a part of a matrix
+        # product (a@self.b)
+        if before.rpartition(b"://")[1] and not re.search(rb"://\S*[/\s?]", before):
+            continue
+        if before.endswith(b"@") or host[1].startswith((b"self.", b"cls.")):
+            continue
+        rest = data[at + host.end() : min(end, at + host.end() + 2)]
+        if name == b"git" and re.match(rb":\S", rest):
+            continue
+        yield at - len(name), at + host.end(), "email"
+
+
+# --- keys and tokens
+
+_SECRETS: tuple[tuple[bytes, bytes], ...] = (
+    # beginning, the whole; forms as their issuers document them
+    (b"AKIA", rb"AKIA[0-9A-Z]{16}"),
+    (b"ASIA", rb"ASIA[0-9A-Z]{16}"),
+    *((b"gh%c_" % k, rb"gh%c_[A-Za-z0-9]{36,255}" % k) for k in b"pousr"),
+    (b"github_pat_", rb"github_pat_[A-Za-z0-9]{22}_[A-Za-z0-9]{59}"),
+    *((b"xox%c-" % k, rb"xox%c-[A-Za-z0-9-]{10,250}" % k) for k in b"abeoprs"),
+    (b"hooks.slack.com/services/", rb"hooks\.slack\.com/services/T\w{8,}/B\w{8,}/\w{20,}"),
+    (b"AIza", rb"AIza[0-9A-Za-z_-]{35}"),
+    (b"ya29.", rb"ya29\.[0-9A-Za-z_-]{20,}"),
+    (b"eyJ", rb"eyJ[A-Za-z0-9_-]{10,}\.eyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{10,}"),
+    *((b"%sk_live_" % k, rb"%sk_live_[0-9A-Za-z]{16,247}" % k) for k in (b"s", b"r")),
+    (b"SG.", rb"SG\.[\w-]{22}\.[\w-]{43}"),
+    (b"glpat-", rb"glpat-[\w-]{20,}"),
+    (b"npm_", rb"npm_[A-Za-z0-9]{36}"),
+    (b"pypi-AgE", rb"pypi-AgE[\w-]{50,}"),
+    (b"hf_", rb"hf_[A-Za-z0-9]{34,}"),
+    (b"sk-", rb"sk-(?:proj-|ant-|svcacct-)?[A-Za-z0-9_-]{40,}"),
+)
+_BLOCK = re.compile(
+    rb"-----BEGIN ((?:[A-Z0-9]+ ){0,3})PRIVATE KEY( BLOCK)?-----.{1,16384}?"
+    rb"-----END \1PRIVATE KEY\2-----",
+    re.DOTALL,
+)
+# the secret half of an AWS key has no form of its own
+_NAMED = re.compile(
+    rb"(?i:aws_?secret(?:_?access)?_?key)[\"']?\s{0,3}[:=]\s{0,3}[\"']?([A-Za-z0-9/+]{40})"
+    rb"(?![A-Za-z0-9/+=])"
+)
+
+
+def _secrets(data: bytes, offsets: list[int]) -> Iterator[tuple[int, int, str]]:
+    for lead, form in _SECRETS:
+        pattern = re.compile(form + rb"(?![A-Za-z0-9_])")
+        at = data.find(lead)
+        while at >= 0:
+            d = bisect_right(offsets, at) - 1
+            match = pattern.match(data, at, offsets[d + 1])
+            before = data[at - 1 : at] if at > offsets[d] else b""
+            if match and not re.match(rb"[A-Za-z0-9_]", before):
+                yield at, match.end(), "secret"
+            at = data.find(lead, match.end() if match else at + len(lead))
+    for lead, pattern, group in (
+        (b"-----BEGIN ", _BLOCK, 0),
+        (b"aws", _NAMED, 1),
+        (b"AWS", _NAMED, 1),
+    ):
+        at = data.find(lead)
+        while at >= 0:
+            d = bisect_right(offsets, at) - 1
+            match = pattern.match(data, at, offsets[d + 1])
+            if match:
+                yield match.start(group), match.end(group), "secret"
+            at = data.find(lead, match.end() if match else at + len(lead))
+
+
+# --- numbers
+
+_BEFORE = 32  # bytes before a number that tell what it is
+_ADDRESS = re.compile(
+    rb"\b(?:ips?|ipv4|dns|(?:name)?servers?|hosts?|address(?:es)?|ping\w*|resolvers?|gateway|"
+    rb"router|proxy|connect\w*|listen\w*|client|from|traceroute)\b|://|\xe5\x9c\xb0\xe5\x9d\x80",
+    re.IGNORECASE,
+)
+_VERSION = re.compile(
+    rb"\b(?:v|ver|versions?|releases?|build|firmware|updated?|upgraded?|rev(?:ision)?|patch|"
+    rb"driver|kernel|sections?|sect?|chapter|clause|article|paragraph|figure|fig|table|rule|oid)\b"
+    rb"|\xc2\xa7|\xe7\x89\x88\xe6\x9c\xac",
+    re.IGNORECASE,
+)
+_AFTER_IP = re.compile(rb"\w|\.\w|-(?!\d+\.\d+\.)\w", re.ASCII)
+_PHONE = re.compile(
+    rb"\b(?:tele?(?:phone)?s?|phones?|ph|call(?:s|ing|ed)?|mobile|mob|cell(?:phone)?|fax|text|sms|"
+    rb"whatsapp|contact|dial|hotline|helpline|ring|telefono?|m[o\xc3]\xb3?vil|handy|portable|"
+    rb"appelez|anruf\w*)\b"
+    rb"|t\xc3\xa9l|tel\xc3\xa9fono|\xe7\x94\xb5\xe8\xaf\x9d|\xe9\x9b\xbb\xe8\xa9\xb1|"
+    rb"\xe6\x89\x8b\xe6\x9c\xba|\xe6\x89\x8b\xe6\xa9\x9f|\xe4\xbc\xa0\xe7\x9c\x9f|"
+    rb"\xe8\x87\xb4\xe7\x94\xb5|\xe7\x83\xad\xe7\xba\xbf",  # telephone, mobile, fax, call, hotline
+    re.IGNORECASE,
+)
+_OTHER = re.compile(
+    rb"\b(?:isbn(?:-1[03])?|issn|doi|oclc|pmid|upc|ean|asin|orders?|invoice|tracking|accounts?|acct|serial|part|"
+    rb"sku|model|patent|case|ticket|refs?|reference|lot|batch|id|docket|grant|parcel|item|catalog\w*|"
+    rb"coordinates|lat|lon|latitude|longitude|timestamp|version|article|iban|vat|policy)\b"
+    rb"|(?:no|nr)\.|#|\xe8\xae\xa2\xe5\x8d\x95|\xe7\xbc\x96\xe5\x8f\xb7|\xe5\x8d\x95\xe5\x8f\xb7",
+    re.IGNORECASE,
+)
+_DATE = re.compile(
+    rb"(?<!\d)(?:(?:19|20)\d\d([-./])\d\d?\1\d\d?|\d\d?([-./])\d\d?\2(?:19|20)\d\d)(?!\d)"
+)
+_ISBN = re.compile(rb"97[89][- ]?\d")
+_MARK = re.compile(rb"\[(?:" + "|".join(MARKS.values()).encode() + rb")\]")
+
+
+def _numbers(
+    data: bytes, strings: Strings, rules: Privacy, kept: list[tuple[int, int, str]]
+) -> list[tuple[int, int, str]]:
+    """What `kept` has, and the numbers between them."""
+    wanted = (
+        PHONES * ("phone" in rules.find)
+        | CARDS * ("credit_card" in rules.find)
+        | IDS * ("national_id" in rules.find)
+        | IPS * ("ip" in rules.find)
+    )
+    kinds, documents, starts, ends = (
+        column.tolist()
+        for column in candidates(
+            np.ascontiguousarray(strings.buffer), strings.offsets, wanted, _lengths(rules.regions)
+        )
+    )
+    offsets = strings.offsets.tolist()
+    out: list[tuple[int, int, str]] = []
+    k = 0  # the next of kept
+    for kind, d, start, end in zip(kinds, documents, starts, ends, strict=True):
+        while k < len(kept) and kept[k][1] <= start:
+            out.append(kept[k])
+            k += 1
+        begin = max(offsets[d], start - _BEFORE)
+        if out:
+            if out[-1][1] > start:
+                continue
+            # what stands before another place says nothing of this one
+            begin = max(begin, out[-1][1])
+        before = data[begin:start].rpartition(b"\n")[2]
+        after = data[end : min(offsets[d + 1], end + 24)]
+        if kind == NUMBER:
+            place = _number(data[start:end], before, after, rules)
+        else:
+            place = _ip(data[start:end], before, after, kind == IPV4, rules.private_ips)
+        if place is None:
+            continue
+        low, high, name = start + place[0], start + place[1], place[2]
+        if k < len(kept) and kept[k][0] < high:
+            continue
+        out.append((low, high, name))
+    return out + kept[k:]
+
+
+def _last(pattern: re.Pattern[bytes], text: bytes) -> int:
+    """Where the last match ends, -1 without one."""
+    return max((match.end() for match in pattern.finditer(text)), default=-1)
+
+
+def _ip(
+    text: bytes, before: bytes, after: bytes, four: bool, private: bool
+) -> tuple[int, int, str] | None:
+    """The address in text, where it is public (or any is wanted) and no version number."""
+    if not four:
+        while text.endswith(b".") or (text.endswith(b":") and not text.endswith(b"::")):
+            text, after = text[:-1], text[-1:] + after
+    before = _MARK.split(before)[-1]
+    if re.match(rb"\w", after, re.ASCII):
+        return None
+    try:
+        address = ip_address(text.decode("ascii"))
+    except ValueError:
+        return None
+    if isinstance(address, IPv6Address):
+        if address.ipv4_mapped is not None:
+            ok = private or address.ipv4_mapped.is_global
+        elif private:
+            ok = address.is_global or address.is_private or address.is_link_local
+            ok = ok and int(address) > 0
+        else:
+            # 2000::/3 is what is given out (RFC 4291, 2.4); 2000::5 may be a slice of an array
+            groups = len([part for part in text.split(b":") if part])
+            ok = address.is_global and int(address) >> 125 == 1 and groups > 2
+        return (0, len(text), "ip") if ok else None
+    assert isinstance(address, IPv4Address)
+    if not (private or address.is_global) or _AFTER_IP.match(after):
+        return None
+    if re.search(rb"[\w.][.-]$|[$\xa3]$", before, re.ASCII) and not re.search(
+        rb"\d+\.\d+\.\d+-$", before
+    ):
+        return None
+    address_at, version_at = _last(_ADDRESS, before), _last(_VERSION, before)
+    if version_at > address_at:
+        return None
+    # small numbers are as often a version or a section
+    small = max(address.packed) < 20 or (address.packed[3] == 0 and not after.startswith(b"/"))
+    return None if small and address_at < 0 else (0, len(text), "ip")
+
+
+def _number(
+    text: bytes, before: bytes, after: bytes, rules: Privacy
+) -> tuple[int, int, str] | None:
+    """What the groups of digits are: start and end in text, kind."""
+    if _MARK.search(before[-20:]) and len(before) - _last(_MARK, before) < 2:
+        return None  # it was judged when the mark was set
+    before = _MARK.split(before)[-1]
+    digits = re.sub(rb"\D", b"", text)
+    start = re.search(rb"\d", text)
+    assert start is not None  # candidates have digits
+    free = not re.search(rb"[\w$\xa3]$|\w[-.,/]$", before, re.ASCII)
+    bare = start.start()
+    if "credit_card" in rules.find and free and _card(text[bare:], digits) and not _goes_on(after):
+        return bare, len(text), "credit_card"
+    if "national_id" in rules.find:
+        place = _national(text[bare:], digits, before, after)
+        if place is not None:
+            return bare + place[0], bare + place[1], "national_id"
+    if "phone" in rules.find and (place := _phone(text, digits, before, after, rules.regions)):
+        return *place, "phone"
+    return None
+
+
+def _goes_on(after: bytes) -> bool:
+    """Whether a number is only the beginning of something."""
+    return re.match(rb"\w|[-/]\w|[.,:]\d|\s?%", after, re.ASCII) is not None
+
+
+def luhn(digits: bytes) -> bool:
+    """The check digit of ISO/IEC 7812-1, annex B."""
+    total = 0
+    for k, byte in enumerate(reversed(digits)):
+        value = (byte - 48) * (1 + k % 2)
+        total += value - 9 * (value > 9)
+    return total % 10 == 0
+
+
+# issuer's numbers and length (ISO/IEC 7812; the networks' published ranges)
+_CARD = re.compile(
+    rb"4(?:\d{12}|\d{15}|\d{18})|5[1-5]\d{14}|2(?:22[1-9]|2[3-9]\d|[3-6]\d\d|7[01]\d|720)\d{12}|"
+    rb"3[47]\d{13}|3(?:0[0-5]|[68]\d)\d{11}|6(?:011|5\d\d|4[4-9]\d)\d{12}|35(?:2[89]|[3-8]\d)\d{12}|"
+    rb"62\d{14,17}"
+)
+_CARD_GROUPS = re.compile(
+    rb"\d+|\d{4}([- ])\d{4}\1\d{4}\1\d{1,4}(?:\1\d{1,3})?|\d{4}([- ])\d{6}\2\d{4,5}"
+)
+
+
+def _card(text: bytes, digits: bytes) -> bool:
+    return (
+        _CARD.fullmatch(digits) is not None
+        and _CARD_GROUPS.fullmatch(text) is not None
+        and luhn(digits)
+    )
+
+
+_SSN = re.compile(rb"(?!000|666|9)\d{3}([- ])(?!00)\d{2}\1(?!0000)\d{4}")
+_SOCIAL = re.compile(rb"\b(?:ssn|social security|tax(?:payer)? id\w*)\b", re.IGNORECASE)
+_NINO_BEFORE = re.compile(
+    rb"(?<![A-Za-z0-9])(?!BG|GB|KN|NK|NT|TN|ZZ)[A-CEGHJ-PR-TW-Z][A-CEGHJ-NPR-TW-Z][ -]?\Z"
+)
+_NINO = re.compile(rb"\d\d([ -]?)\d\d\1\d\d")
+_CHINESE = re.compile(
+    rb"(?:1[1-5]|2[1-3]|3[1-7]|4[1-6]|5[0-4]|6[1-5]|71|8[123])\d{4}(?:18|19|20)\d\d"
+    rb"(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])\d{3}[\dXx]"
+)
+
+
+def chinese_id(number: bytes) -> bool:
+    """Form and check digit of an identity card's number (GB 11643-1999, ISO 7064 MOD 11-2)."""
+    if not _CHINESE.fullmatch(number):
+        return False
+    total = sum((byte - 48) * (1 << (17 - k)) for k, byte in enumerate(number[:17]))
+    return b"10X98765432"[total % 11] == number[17:].upper()[0]
+
+
+def _national(text: bytes, digits: bytes, before: bytes, after: bytes) -> tuple[int, int] | None:
+    free = not re.search(rb"\w$|\w[-.,/]$", before, re.ASCII)
+    if len(digits) == 9 and free and not _goes_on(after):
+        named = _SOCIAL.search(before)
+        if _SSN.fullmatch(text) and (named or b"-" in text) and not _OTHER.search(before):
+            return 0, len(text)
+        if named and text == digits and _SSN.fullmatch(b"-".join((text[:3], text[3:5], text[5:]))):
+            return 0, len(text)
+    if len(digits) in (17, 18) and free and text == digits:
+        more = after[:1] if len(digits) == 17 else b""
+        if chinese_id(text + more) and not _goes_on(after[len(more) :]):
+            return 0, len(text + more)
+    if len(digits) == 6 and _NINO.fullmatch(text):
+        prefix = _NINO_BEFORE.search(before)
+        suffix = re.match(rb"[ -]?[A-D](?![A-Za-z0-9])", after)
+        if prefix and suffix:
+            return -len(prefix[0]), len(text) + suffix.end()
+    return None
+
+
+def _phone(
+    text: bytes, digits: bytes, before: bytes, after: bytes, regions: tuple[str, ...]
+) -> tuple[int, int] | None:
+    """Start and end of the telephone number."""
+    if not 7 <= len(digits) <= 17:
+        return None
+    extension = re.match(rb"\s?(?:x|ext)\.?\s?\d", after, re.IGNORECASE)
+    if not extension and _goes_on(after):
+        return None
+    if re.search(rb"[$\xa3=_&?/]\(?$|\d,$|[A-Za-z0-9]-$", before):
+        return None
+    start = 0
+    if text[:1] == b"(" and text.count(b"(") > text.count(b")"):
+        start = 1
+    if text[start:].count(b"(") != text[start:].count(b")"):
+        return None
+    number = text[start:]
+    if _DATE.search(number):
+        return None
+    if _ISBN.match(number) and len(digits) == 13 and _isbn(digits):
+        return None
+    phone_at, other_at = _last(_PHONE, before), _last(_OTHER, before)
+    if other_at > phone_at:
+        return None
+    plain = number == digits
+    mobile = "CN" in regions and re.fullmatch(rb"1[3-9]\d{9}", digits) is not None
+    if plain and not mobile and phone_at < 0:
+        return None
+    return (start, len(text)) if _valid(number.decode(), regions) else None
+
+
+def _isbn(digits: bytes) -> bool:
+    return sum((byte - 48) * (1 + 2 * (k % 2)) for k, byte in enumerate(digits)) % 10 == 0
+
+
+@lru_cache(maxsize=1 << 16)
+def _valid(number: str, regions: tuple[str, ...]) -> bool:
+    """Whether it is a telephone number of the regions, or of any where it has its country's."""
+    import phonenumbers
+
+    if number.startswith("00"):
+        number = "+" + number[2:]
+    # North American numbers are written 3-3-4, or in one
+    groups = [len(group) for group in re.findall(r"\d+", number)]
+    groups = groups[1:] if groups[0] == 1 and len(groups) > 1 else groups
+    american = groups in ([3, 3, 4], [3, 7], [6, 4], [10], [11])
+    for region in (None,) if "+" in number else regions:
+        # the matcher also asks for the 0 before an area code where a country's numbers have it
+        for match in phonenumbers.PhoneNumberMatcher(
+            number, region, phonenumbers.Leniency.VALID, max_tries=1
+        ):
+            whole = match.start == 0 and match.end == len(number)
+            if whole and (american or match.number.country_code != 1):
+                return True
+    return False
+
+
+@cache
+def _lengths(regions: tuple[str, ...]) -> NDArray[np.bool_]:
+    """Digits that telephone numbers of the regions have, with and without 0 (or 1) before them,
+    bool [16]."""
+    from phonenumbers import PhoneMetadata
+
+    out = np.zeros(16, np.bool_)
+    for region in regions:
+        metadata = PhoneMetadata.metadata_for_region(region, None)
+        assert metadata is not None  # the section has checked the regions
+        assert metadata.general_desc is not None
+        for length in metadata.general_desc.possible_length:
+            out[length] = True
+            out[min(15, length + len(metadata.national_prefix or ""))] = True
+    return out
