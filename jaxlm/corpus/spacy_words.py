@@ -1,9 +1,10 @@
 """The tokens of spaCy's English tokenizer, as datatrove has them, without calling it for each word.
 
 spaCy cuts each word between white space by itself, so each different one is cut once and looked up
-from then on. What is left out: spaCy also joins tokens of neighbouring words into one of its
-exceptions where a longer one begins in the first of them, which changes nothing in text that people
-write.
+from then on. Two things are left out. spaCy looks for its exceptions in the tokens of neighbouring
+words too, where they can hide one inside a word, which changes nothing in text that people write.
+And its time grows with the square of the marks in a row (20,000 brackets: half a minute), so that
+words of more than LONGEST_WORD bytes are cut by the rules of `unicode`.
 """
 
 from functools import cache
@@ -21,6 +22,7 @@ from jaxlm.errors import UserError
 
 MOST_WORDS = 1 << 20
 """Different words that are kept; then all are forgotten."""
+LONGEST_WORD = 4096
 
 
 def spacy_words(texts: Strings) -> Words:
@@ -68,17 +70,24 @@ class Known:
             return
         texts = [word.decode() for word in words]
         counts, cuts = [], []
-        joined = "\n".join(texts)  # a newline keeps them apart
+        # a newline keeps them apart
+        joined = "\n".join(
+            text for text, word in zip(texts, words, strict=True) if len(word) <= LONGEST_WORD
+        )
         with self.tokenizer.vocab.memory_zone():
-            sizes = iter(self.tokenizer(joined).to_array("LENGTH").tolist())
-            for text, word in zip(texts, words, strict=True):
-                at = number = 0
-                while at < len(text):
-                    at += next(sizes)
-                    number += 1
-                    cuts.append(at if len(text) == len(word) else len(text[:at].encode()))
-                counts.append(number)
-                next(sizes, None)
+            lengths = iter(self.tokenizer(joined).to_array("LENGTH").tolist())
+        for text, word in zip(texts, words, strict=True):
+            ends = []  # of its tokens, in characters
+            if len(word) > LONGEST_WORD:
+                ends = [end for _, end in Words.of_text(text, "unicode")]
+            else:
+                while not ends or ends[-1] < len(text):
+                    ends.append((ends[-1] if ends else 0) + next(lengths))
+                next(lengths, None)
+            if len(word) > len(text):
+                ends = [len(text[:end].encode()) for end in ends]
+            cuts += ends
+            counts.append(len(ends))
         first = len(self.cuts) + np.cumsum(counts) - counts
         order = np.argsort(np.concatenate([self.hashes, hashes]))
         self.cuts = np.concatenate([self.cuts, np.array(cuts, np.int32)])

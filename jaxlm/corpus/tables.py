@@ -4,6 +4,9 @@ two, 0 for an empty place."""
 import numpy as np
 from numba import njit
 
+MIX = np.uint64(0xD6E8FEB86659FD93)
+"""The high bits of a hash times this depend on all of its bits."""
+
 
 @njit(cache=True)
 def room(items: int) -> int:
@@ -18,6 +21,6 @@ def room(items: int) -> int:
 def mixed(value: np.uint64) -> np.uint64:
     """A hash whose low bits depend on all bits of `value`, and that is not 0; others do not meet
     but for the two that become 1."""
-    first = (value ^ (value >> np.uint64(32))) * np.uint64(0xD6E8FEB86659FD93)
+    first = (value ^ (value >> np.uint64(32))) * MIX
     second = first ^ (first >> np.uint64(32))
     return second if second else np.uint64(1)

@@ -80,6 +80,12 @@ def test_spacys_are_spacys() -> None:
     assert cut(texts, "spacy") == wanted  # now all from memory
 
 
+def test_spacy_is_not_asked_for_what_takes_it_ages() -> None:
+    pytest.importorskip("spacy")
+    text = ")" * 100_000 + " (a-b)"
+    assert cut([text], "spacy") == [[")"] * 100_000 + ["(", "a", "-", "b", ")"]]
+
+
 def test_scripts_without_spaces_are_cut_into_characters() -> None:
     (found,) = cut(["JAX\u662f\u4e00\u4e2a\u5e93\uff0c\u3042\u308a (\u4e2d)\u3002"])
     assert found == ["JAX", *"\u662f\u4e00\u4e2a\u5e93\uff0c\u3042\u308a(\u4e2d)\u3002"]

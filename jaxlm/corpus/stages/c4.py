@@ -99,9 +99,9 @@ def _clean(
 ) -> tuple[NDArray[np.uint8], Ints, Ints, Ints]:
     documents = len(offsets) - 1
     citations = len(sizes) - 2  # of the needles, the first that is one
-    openers = np.zeros(256, np.bool_)
+    second = np.zeros(256, np.uint8)  # of the needles with this first byte, which share it
     for k in range(citations):
-        openers[needles[k, 0]] = True
+        second[needles[k, 0]] = needles[k, 1]
     most = 0
     for d in range(documents):
         most = max(most, offsets[d + 1] - offsets[d])
@@ -211,8 +211,8 @@ def _clean(
                     m += 1
                     k += 1
                 lorem = script = policy = False
-                for k in range(m):
-                    if openers[lower[k]]:
+                for k in range(m - 1):
+                    if second[lower[k]] and second[lower[k]] == lower[k + 1]:
                         for j in range(citations):
                             if _is_at(lower, k, m, needles[j], sizes[j]):
                                 lorem |= j == _LOREM

@@ -13,7 +13,7 @@ from jaxlm.config.prose import Repetition
 from jaxlm.config.rules import Rules
 from jaxlm.corpus.stages.base import Tags
 from jaxlm.corpus.statistics import Analysis, Ints
-from jaxlm.corpus.tables import mixed, room
+from jaxlm.corpus.tables import MIX, mixed, room
 from jaxlm.corpus.words import POWER, POWER_INVERSE, Hashes, Words
 
 TOP = (2, 3, 4)
@@ -184,10 +184,9 @@ def _grams(
     joined = np.zeros(most + 1, np.uint64)
     joined_shift = np.ones(most + 1, np.uint64)
     length = np.zeros(most + 1, np.int64)
-    size = room(most)
-    keys = np.empty(size, np.uint64)
-    counts = np.empty(size, np.int32)
-    firsts = np.empty(size, np.int32)
+    gram = np.empty(most, np.uint64)
+    counts = np.empty(most, np.int32)
+    slots = np.empty(room(most), np.int32)  # 1 + where an n-gram came first, 0 for none
     for d in range(len(whole)):
         if whole[d] == 0:
             continue
@@ -211,43 +210,47 @@ def _grams(
             spaced[i + 1] = spaced[i] + (hashes[t] + np.uint64(33) * power) * spaced_power
             spaced_power *= power * powers[1]
             spaced_shift[i + 1] = spaced_shift[i] * inverse * inverses[1]
-        mask = room(words) - 1
+        size = room(words)
+        bits = np.uint64(64)
+        while np.uint64(1) << (np.uint64(64) - bits) < size:
+            bits -= np.uint64(1)
         for n in range(2, 5):
             if words < n:
                 break
-            keys[: mask + 1] = np.uint64(0)
+            slots[:size] = 0
+            for i in range(words - n + 1):
+                gram[i] = (spaced[i + n] - spaced[i]) * spaced_shift[i]
             best = 1
             where = 0
             for i in range(words - n + 1):
-                key = mixed((spaced[i + n] - spaced[i]) * spaced_shift[i])
-                place = np.int64(key) & mask
-                while keys[place] != np.uint64(0) and keys[place] != key:
-                    place = (place + 1) & mask
-                if keys[place] == key:
-                    counts[place] += 1
-                    count = counts[place]
-                    if count > best or (count == best and firsts[place] < where):
-                        best = count
-                        where = firsts[place]
+                place = np.int64((gram[i] * MIX) >> bits)
+                while slots[place] and gram[slots[place] - 1] != gram[i]:
+                    place = (place + 1) & (size - 1)
+                k = slots[place] - 1
+                if k < 0:
+                    slots[place] = i + 1
+                    counts[i] = 1
                 else:
-                    keys[place] = key
-                    counts[place] = 1
-                    firsts[place] = i
+                    counts[k] += 1
+                    if counts[k] > best or (counts[k] == best and k < where):
+                        best = counts[k]
+                        where = k
             size_of_best = length[where + n] - length[where] + n - 1
             out[3 + n, d] = size_of_best * best / whole[d]
         for n in range(5, 11):
-            keys[: mask + 1] = np.uint64(0)
+            slots[:size] = 0
+            for i in range(words - n + 1):
+                gram[i] = (joined[i + n] - joined[i]) * joined_shift[i]
             repeated = 0
             i = 0
             while i + n <= words:
-                key = mixed((joined[i + n] - joined[i]) * joined_shift[i])
-                place = np.int64(key) & mask
-                while keys[place] != np.uint64(0) and keys[place] != key:
-                    place = (place + 1) & mask
-                if keys[place] == key:
+                place = np.int64((gram[i] * MIX) >> bits)
+                while slots[place] and gram[slots[place] - 1] != gram[i]:
+                    place = (place + 1) & (size - 1)
+                if slots[place]:
                     repeated += length[i + n] - length[i]
                     i += n
                 else:
-                    keys[place] = key
+                    slots[place] = i + 1
                     i += 1
             out[3 + n, d] = repeated / whole[d]
