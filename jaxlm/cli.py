@@ -123,7 +123,7 @@ def prepare(
 
     \b
     jaxlm prepare configs/quickstart.yaml
-    jaxlm prepare configs/quickstart.yaml --what-if quality.gopher.min_words=20
+    jaxlm prepare configs/quickstart.yaml --what-if prepare.quality.gopher.min_words=20
     jaxlm prepare configs/quickstart.yaml --explain genesis
     """
     if sum(map(bool, (what_if, explain, train_classifier))) > 1:
@@ -262,6 +262,35 @@ def report(path: Path) -> None:
 
 
 @main.command()
+@click.argument("config_file", metavar="CONFIG", required=False)
+@OVERRIDES
+@click.option("--schema", is_flag=True, help="Print the JSON Schema of a config.")
+@click.option("--summary", is_flag=True, help="Add the model's table with its parameter count.")
+def config(
+    config_file: str | None, overrides: tuple[str, ...], schema: bool, summary: bool
+) -> None:
+    """Print the resolved config, which is itself a config.
+
+    \b
+    jaxlm config configs/quickstart.yaml train.steps=500 --summary
+    jaxlm config --schema > jaxlm.schema.json
+    """
+    from jaxlm.config import dump, json_schema, load
+
+    if schema:
+        click.echo(json.dumps(json_schema(), indent=2))
+        return
+    if config_file is None:
+        raise click.UsageError("Give a config file, or --schema.")
+    loaded = load(config_file, overrides)
+    click.echo(dump(loaded), nl=False)
+    if summary:
+        from jaxlm.models.size import summary_lines
+
+        click.echo("".join(f"# {line}\n" for line in summary_lines(loaded)), nl=False)
+
+
+@main.command()
 @click.argument("path", metavar="FILE.jsonl[.gz|.zst]")
 @click.option(
     "--rules",
@@ -292,7 +321,7 @@ def tag(path: str, rules: str) -> None:
 @click.option(
     "--threshold",
     type=float,
-    help="minhash: Jaccard similarity; substring: bytes; sentence: sentences.",
+    help="minhash: Jaccard similarity (0.8); substring: bytes (200); sentence: sentences (3).",
 )
 def dedup(path: str, method: str, threshold: float | None) -> None:
     """Find what a file of {"id", "text"} holds twice: one JSON line a removed document or span.
@@ -304,35 +333,6 @@ def dedup(path: str, method: str, threshold: float | None) -> None:
 
     for record in dedup_file(path, method, threshold):
         click.echo(json.dumps(record, ensure_ascii=False))
-
-
-@main.command()
-@click.argument("config_file", metavar="CONFIG", required=False)
-@OVERRIDES
-@click.option("--schema", is_flag=True, help="Print the JSON Schema of a config.")
-@click.option("--summary", is_flag=True, help="Add the model's table with its parameter count.")
-def config(
-    config_file: str | None, overrides: tuple[str, ...], schema: bool, summary: bool
-) -> None:
-    """Print the resolved config, which is itself a config.
-
-    \b
-    jaxlm config configs/quickstart.yaml train.steps=500 --summary
-    jaxlm config --schema > jaxlm.schema.json
-    """
-    from jaxlm.config import dump, json_schema, load
-
-    if schema:
-        click.echo(json.dumps(json_schema(), indent=2))
-        return
-    if config_file is None:
-        raise click.UsageError("Give a config file, or --schema.")
-    loaded = load(config_file, overrides)
-    click.echo(dump(loaded), nl=False)
-    if summary:
-        from jaxlm.models.size import summary_lines
-
-        click.echo("".join(f"# {line}\n" for line in summary_lines(loaded)), nl=False)
 
 
 def _in_workdir(

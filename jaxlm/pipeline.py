@@ -29,7 +29,9 @@ class Stage(NamedTuple):
 
 def run(config: Config, workdir: Workdir, show: Terminal) -> None:
     """Every stage in order, then the report. Raises what the stages raise."""
-    make_mesh(config)  # a mesh that this machine cannot make is refused before the work
+    # a mesh that this machine cannot make, or a run without a length, is refused before the work
+    make_mesh(config)
+    assert config.steps > 0
     write_config(config, workdir)
     for stage in STAGES:
         do(stage, config, workdir, show, again=False)

@@ -15,7 +15,10 @@ from jaxlm.config import Config, dump, load
 from jaxlm.config.load import validate
 from jaxlm.workdir import Workdir
 
-VERBS = ["run", "prepare", "tokenizer", "tokenize", "train", "eval", "generate", "report", "config"]
+VERBS = [
+    "run", "prepare", "tokenizer", "tokenize", "train", "eval", "generate", "report", "config",
+    "tag", "dedup",
+]  # fmt: skip
 
 
 @pytest.fixture
@@ -196,3 +199,53 @@ def test_from_text_to_generation(config: Config) -> None:
     # what the run wrote down is a config that does the same
     result = jaxlm("run", "a run/config.yaml")
     assert result.stderr.count("nothing changed") == 5
+
+
+def write_records(*texts: str) -> None:
+    rows = [json.dumps({"id": f"d{i}", "text": text}) for i, text in enumerate(texts)]
+    Path("docs.jsonl").write_text("\n".join([*rows, "{broken"]) + "\n")
+
+
+def test_tag_prints_a_line_a_document(config: Config) -> None:
+    write_records("The people lived in houses beside the river.", "Mail bob@example.com now")
+    result = jaxlm("tag", "docs.jsonl", "--rules", "gopher_quality,pii")
+    assert result.exit_code == 0, result.stderr
+    first, second, broken = map(json.loads, result.stdout.splitlines())
+    assert first["id"] == "d0"
+    assert first["gopher_quality"]["failed"] == ["gopher_short_doc"]
+    assert first["gopher_quality"]["values"]["gopher_short_doc"] == 8
+    assert second["pii"]["spans"] == [[5, 20, "EMAIL_ADDRESS"]]
+    assert second["pii"]["text"] == "Mail [EMAIL_ADDRESS] now"
+    assert broken == {"id": "docs.jsonl:3", "error": broken["error"]}
+    assert broken["error"]["rule"] == "invalid_json"
+    refused(jaxlm("tag", "docs.jsonl", "--rules", "gofer"), 2, "no rule set is named 'gofer'")
+    refused(jaxlm("tag", "none.jsonl", "--rules", "pii"), 1, "none.jsonl")
+
+
+def test_dedup_prints_what_is_there_twice(config: Config) -> None:
+    write_records("one two three", "ONE  two three", "four five six")
+    result = jaxlm("dedup", "docs.jsonl", "--method", "exact")
+    lines = [json.loads(line) for line in result.stdout.splitlines()]
+    assert {"id": "d1", "kept": "d0", "similarity": 1.0} in lines
+    refused(jaxlm("dedup", "docs.jsonl", "--method", "fuzzy"), 2, "'fuzzy' is not one of")
+    refused(jaxlm("dedup", "docs.jsonl", "--method", "minhash", "--threshold", "7"), 2, "threshold")
+
+
+def test_prepare_answers_questions_about_its_corpus(config: Config) -> None:
+    path = dump(config.model_copy(update={"prepare": config.prepare.model_copy(
+        update={"stages": ("quality.length",)})}))  # fmt: skip
+    Path("tiny.yaml").write_text(path)
+    refused(jaxlm("prepare", "tiny.yaml", "--explain", "x"), 1, "no corpus yet")
+    assert jaxlm("prepare", "tiny.yaml", "--quiet").exit_code == 0
+    setting = "prepare.quality.length.min_bytes=100000"
+    result = jaxlm("prepare", "tiny.yaml", "--what-if", setting)
+    assert "words  60 documents; kept 60 (100.0%) -> 0 (0.0%)" in result.stdout
+    answer = json.loads(jaxlm("prepare", "tiny.yaml", "--what-if", setting, "--json").stdout)
+    assert answer["words"]["kept_after"] == 0
+    id = answer["words"]["newly_dropped"][0]["id"]
+    assert "It is in the corpus." in jaxlm("prepare", "tiny.yaml", "--explain", id).stdout
+    refused(jaxlm("prepare", "tiny.yaml", "--what-if", "quality.code.min_x=1"), 2, "did not run")
+    both = ("--what-if", setting, "--explain", "x")
+    refused(jaxlm("prepare", "tiny.yaml", *both), 2, "Give one of")
+    trained = jaxlm("prepare", "tiny.yaml", "--train-classifier", "x", "--quiet")
+    refused(trained, 2, "nothing says how 'x' is trained")

@@ -27,7 +27,7 @@ def impossible(config: Config) -> list[Problem]:
             f"two sources are named {name!r}; names must differ",
         )
     refuse_if(
-        (train.steps is None) == (train.tokens is None),
+        train.steps is not None and train.tokens is not None,
         ["train.steps", "train.tokens"],
         "give either train.steps or train.tokens",
     )

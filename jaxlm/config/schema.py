@@ -10,6 +10,7 @@ from jaxlm.config.model import Model
 from jaxlm.config.optim import AdamW, Optimizer
 from jaxlm.config.tokens import Data, Objective, Tokenizer
 from jaxlm.config.train import Checkpoint, Eval, Logging, Mesh, Recovery, Train
+from jaxlm.errors import UsageError
 
 
 class Config(Section):
@@ -53,10 +54,14 @@ class Config(Section):
 
     @property
     def steps(self) -> int:
-        """Optimizer steps of the run, from train.steps or train.tokens."""
+        """Optimizer steps of the run, from train.steps or train.tokens.
+
+        Raises UsageError where neither is given, as in a config that only prepares text.
+        """
         if self.train.steps is not None:
             return self.train.steps
-        assert self.train.tokens is not None, "checked when the config was loaded"
+        if self.train.tokens is None:
+            raise UsageError("train.steps: give either train.steps or train.tokens to train")
         return -(-self.train.tokens // (self.train.batch_size * self.data.seq_len))
 
 

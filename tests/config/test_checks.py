@@ -13,7 +13,6 @@ GOOD: dict[str, Any] = {"train": {"steps": 1000}}
 SOURCES = [{"name": name, "path": "x"} for name in ("a", "b", "a", "a")]
 
 BAD: list[tuple[dict[str, Any], str]] = [
-    ({"train": {}}, "train.steps: give either train.steps or train.tokens"),
     ({"train": {"steps": 1, "tokens": 1}}, "train.steps: give either train.steps or train.tokens"),
     ({"model": {"heads": 6}}, "model.heads: model.d_model 256 is not a multiple of 6 heads"),
     ({"model": {"kv_heads": 3}}, "model.kv_heads: 4 query heads cannot share 3 key heads evenly"),
@@ -115,3 +114,9 @@ def test_axes_that_take_what_is_left_are_checked_when_the_devices_are_known() ->
     assert indivisible(config, sizes) == []
     ((keys, _),) = indivisible(config, sizes | {"data": 16})
     assert keys == ["train.batch_size"]
+
+
+def test_a_config_that_only_prepares_needs_no_length_of_training() -> None:
+    config = validate({})
+    with pytest.raises(UsageError, match=r"give either train\.steps or"):
+        _ = config.steps

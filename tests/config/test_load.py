@@ -199,7 +199,6 @@ class TestMistakes:
     @pytest.mark.parametrize(
         ("content", "said"),
         [
-            (b"", "train.steps: give either train.steps or train.tokens"),
             (b"- a\n- b\n", "a config is a mapping of sections; this is a list"),
             (b"hello", "a config is a mapping of sections; this is a single value"),
             (b"\x7fELF\xff\xfe\x00", "the config is not UTF-8 text"),

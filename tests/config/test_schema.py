@@ -52,8 +52,9 @@ def test_a_config_may_name_a_base_and_leave_out_the_optimizers_kind() -> None:
 @pytest.mark.parametrize("path", sorted(CONFIGS.rglob("*.yaml")), ids=lambda p: str(p.stem))
 def test_configs_that_ship_are_right(path: Path) -> None:
     config = load(path)
-    assert config.steps > 0
     assert config.workdir.startswith("runs/")
+    if path.parent.name != "clean":  # those only prepare text
+        assert config.steps > 0
 
 
 @pytest.mark.parametrize(
