@@ -207,7 +207,7 @@ def write_records(*texts: str) -> None:
 
 
 def test_tag_prints_a_line_a_document(config: Config) -> None:
-    write_records("The people lived in houses beside the river.", "Mail bob@example.com now")
+    write_records("The people lived with houses beside the river.", "Mail bob@example.com now")
     result = jaxlm("tag", "docs.jsonl", "--rules", "gopher_quality,pii")
     assert result.exit_code == 0, result.stderr
     first, second, broken = map(json.loads, result.stdout.splitlines())
