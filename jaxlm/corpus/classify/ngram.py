@@ -1,5 +1,5 @@
-"""An n-gram language model: interpolated Kneser-Ney (Kneser and Ney 1995; Chen and Goodman 1999,
-section 2.8 and equation 16) in one hash table of all n-grams.
+"""An n-gram language model: interpolated modified Kneser-Ney (Chen and Goodman 1998, TR-10-98,
+section 3) in one hash table of all n-grams, with the probabilities of KenLM's lmplz.
 
 A document is a sequence of the words of `tokens.words` between a mark for its beginning and one
 for its end. Words that occur once in training are one unknown word. The n-grams are known by
@@ -8,6 +8,7 @@ for its end. Words that occur once in training are one unknown word. The n-grams
 
 import hashlib
 import json
+import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -30,8 +31,11 @@ from jaxlm.workdir import Progress, Workdir, write_json
 FORMAT = 1
 NAME = "quality.perplexity"
 MOST_BYTES = 8 << 30
+HIGHEST_ORDER = 6
 PERCENTILES = (30, 60)
 """Where head and middle end in CCNet's released code; the paper speaks of three equal parts."""
+USUAL_DISCOUNTS = (0.0, 0.5, 1.0, 1.5)
+"""Those of counts 0, 1, 2, 3 and more where a text gives none (KenLM's --discount_fallback)."""
 _BEGIN, _END, _UNKNOWN = (np.uint64(value) for value in (3, 5, 7))
 _NEVER = np.float32(-99.0)
 
@@ -53,10 +57,12 @@ class NgramModel:
     def nats(self, texts: Strings) -> tuple[NDArray[np.float64], Ints]:
         """Nats of each text, and its words with the end, float64 and int64 [D]."""
         hashes, first = _sequence(texts)
-        vocabulary = _contains(self.keys, mixed(hashes))
-        hashes = np.where(vocabulary, hashes, _UNKNOWN)
+        hashes = np.where(self._holds(hashes), hashes, _UNKNOWN)
         nats = _nats(hashes, first, self.order, self.keys, self.probability, self.backoff)
         return nats, np.diff(first) - 1
+
+    def _holds(self, words: Hashes) -> NDArray[np.bool_]:
+        return _contains(self.keys, mixed(words))
 
     def perplexity(self, texts: Strings) -> NDArray[np.float64]:
         """exp of the mean nats a word; NaN for a text without words."""
@@ -90,8 +96,9 @@ class NgramModel:
             about = json.loads((folder / "model.json").read_text(encoding="utf-8"))
             if about["format"] != FORMAT:
                 raise ValueError(f"format {about['format']}, not {FORMAT}")
-            if (folder / "ngram.npz").stat().st_size > MOST_BYTES:
-                raise ValueError(f"ngram.npz has more than {MOST_BYTES} bytes")
+            with zipfile.ZipFile(folder / "ngram.npz") as packed:
+                if sum(part.file_size for part in packed.infolist()) > MOST_BYTES:
+                    raise ValueError(f"ngram.npz holds more than {MOST_BYTES} bytes")
             with np.load(folder / "ngram.npz", allow_pickle=False) as file:
                 keys, probability, backoff = (
                     np.asarray(file[name], dtype)
@@ -103,8 +110,17 @@ class NgramModel:
                 )
             if not (keys.ndim == 1 and keys.shape == probability.shape == backoff.shape):
                 raise ValueError("its arrays differ in length")
-            bounds = (about["head_below"], about["tail_above"])
-            return cls(int(about["order"]), *_table(keys, probability, backoff), *bounds)
+            if not (np.isfinite(backoff).all() and (probability <= 0).all()):
+                raise ValueError("what it holds is no probability")
+            if about["order"] not in range(1, HIGHEST_ORDER + 1):
+                raise ValueError(f"order {about['order']}")
+            model = cls(about["order"], *_table(keys, probability, backoff))
+            if not model._holds(np.array([_UNKNOWN])).all():
+                raise ValueError("it does not know the unknown word")
+            head, tail = about["head_below"], about["tail_above"]
+            if head is not None and not 0 < head <= tail:
+                raise ValueError(f"its head ends at {head} and its tail begins at {tail}")
+            return replace(model, head_below=head, tail_above=tail)
         except FileNotFoundError as error:
             raise UserError(
                 f"{folder}: no n-gram model there ({Path(error.filename).name} is missing); train "
@@ -182,12 +198,12 @@ def fit(texts: Strings, order: int, min_count: int, progress: Progress) -> Ngram
     """Count and smooth. With counts c of n-grams of the highest order and of those that begin a
     document, and numbers of different words before them for the others,
 
-    p(w | h) = max(c(h w) - D, 0) / c(h) + D t(h) / c(h) p(w | h without its first word)
+    p(w | h) = (c(h w) - D(c(h w))) / c(h) + b(h) p(w | h without its first word)
 
-    where t(h) is the number of different words after h, D = n1 / (n1 + 2 n2) with the numbers of
-    n-grams of count 1 and 2 (held between 0.1 and 0.95), and the shortest context's remainder is
-    shared by all words equally. N-grams of three words or more with fewer than `min_count`
-    occurrences are left out; the rest still sums to one.
+    where c(h) is the sum over all words after h, D are `discounts`, and b(h) is what makes the sum
+    one: all that was taken away, over c(h). The remainder of the empty context is shared by all
+    words equally. N-grams of three words or more with fewer than `min_count` occurrences are left
+    out after counting; b(h) takes all of theirs.
     """
     hashes, first = _sequence(texts)
     number, where, count = np.unique(hashes, return_inverse=True, return_counts=True)
@@ -213,12 +229,12 @@ def fit(texts: Strings, order: int, min_count: int, progress: Progress) -> Ngram
             suffix, before = np.unique(keys[n][counted[n + 1][1]], return_counts=True)
             adjusted = np.where(place[at] == n, count, 0)
             adjusted[np.searchsorted(unique, suffix)] = before
-        n1, n2 = int((adjusted == 1).sum()), int((adjusted == 2).sum())
-        discount = min(max(n1 / max(n1 + 2 * n2, 1), 0.1), 0.95)
         if n == 0:
             begin = hashes[at] == _BEGIN
-            adjusted = np.where(begin, 0, adjusted)
-            kept = np.maximum(adjusted - discount, 0) / adjusted.sum()
+            adjusted = np.where(begin, 0, adjusted)  # nothing is followed by a beginning
+        taken = discounts(adjusted)[np.minimum(adjusted, 3)]
+        if n == 0:
+            kept = (adjusted - taken) / adjusted.sum()
             size = len(unique) - 1 + (mixed(np.array([_UNKNOWN]))[0] not in unique)
             share = (1 - kept.sum()) / size
             p = np.where(begin, 0.0, kept + share)
@@ -228,17 +244,24 @@ def fit(texts: Strings, order: int, min_count: int, progress: Progress) -> Ngram
                 sort = np.argsort(unique)
                 unique, p = unique[sort], p[sort]
         else:
+            shorter, below, backoff = parts[-1]
             if n >= 2 and min_count > 1:
-                often = count >= min_count
-                unique, at, adjusted = unique[often], at[often], adjusted[often]
+                inside = np.isin(keys[n - 1][at - 1], shorter)
+                unique, at, count, adjusted, taken = (
+                    part[inside] for part in (unique, at, count, adjusted, taken)
+                )
+                taken = np.where(count < min_count, adjusted, taken)
             context, group = np.unique(keys[n - 1][at - 1], return_inverse=True)
             total = np.bincount(group, adjusted, len(context))
-            kinds = np.bincount(group, minlength=len(context))
-            weight = discount * kinds / total
-            shorter, below, backoff = parts[-1]
+            weight = np.bincount(group, taken, len(context)) / total
             backoff[np.searchsorted(shorter, context)] = np.log(weight)
+            if n >= 2 and min_count > 1:
+                often = count >= min_count
+                unique, at, group, adjusted, taken = (
+                    part[often] for part in (unique, at, group, adjusted, taken)
+                )
             lower = below[np.searchsorted(shorter, keys[n - 1][at])]
-            p = (adjusted - discount) / total[group] + weight[group] * lower
+            p = (adjusted - taken) / total[group] + weight[group] * lower
         parts.append((unique, p, np.zeros(len(unique))))
         progress("count", order + n + 1, 2 * order, "orders")
     with np.errstate(divide="ignore"):
@@ -249,6 +272,18 @@ def fit(texts: Strings, order: int, min_count: int, progress: Progress) -> Ngram
         np.concatenate([backoff for _, _, backoff in parts]).astype(np.float32),
     )
     return NgramModel(order, *table)
+
+
+def discounts(counts: Ints) -> NDArray[np.float64]:
+    """What is taken from counts 0, 1, 2, and 3 and more, float64 [4] (equation 26 of Chen and
+    Goodman); the usual ones where too few n-grams have such counts for it to be in range."""
+    n = np.bincount(np.minimum(counts, 5), minlength=6)
+    if n[1:4].all():
+        k = np.arange(1, 4)
+        out = k - (k + 1) * (n[1] / (n[1] + 2 * n[2])) * n[2:5] / n[1:4]
+        if ((out > 0) & (out <= k)).all():
+            return np.append(0.0, out)
+    return np.array(USUAL_DISCOUNTS)
 
 
 def _sequence(texts: Strings) -> tuple[Hashes, Ints]:

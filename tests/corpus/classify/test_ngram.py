@@ -1,4 +1,4 @@
-"""Kneser-Ney against dictionaries and against the law that probabilities sum to one."""
+"""Kneser-Ney against KenLM, dictionaries, and the law that probabilities sum to one."""
 
 import json
 import math
@@ -12,11 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as some
 
 from jaxlm.config.load import validate
-from jaxlm.corpus.classify.ngram import NgramModel, fit, train
+from jaxlm.corpus.classify import ngram
+from jaxlm.corpus.classify.ngram import NgramModel, discounts, fit, train
 from jaxlm.corpus.documents import Strings
 from jaxlm.errors import UsageError, UserError
 from jaxlm.workdir import Workdir, no_progress
 
+REFERENCE = Path(__file__).parents[2] / "reference"
 TEXTS = [
     "the cat sat on the mat", "the dog sat on the log", "a cat and a dog", "the cat ran",
     "on and on the dog ran and the cat sat", "once", "a log and a mat and a cat",
@@ -40,25 +42,31 @@ class Plain:
         ]
         self.order = order
         self.counts: list[Any] = []
-        self.discounts: list[float] = []
+        self.taken: list[Any] = []
         for n, counts in enumerate(raw):
             own: dict[Any, int] = dict(counts)
             if n + 1 < order:
                 before = Counter(longer[1:] for longer in raw[n + 1])
                 own = {g: c if g[0] == "<s>" else before[g] for g, c in counts.items()}
-            values = Counter(own.values())
-            d = values[1] / max(1, values[1] + 2 * values[2])
-            self.discounts.append(min(max(d, 0.1), 0.95))
-            if n >= 2:
-                own = {g: c for g, c in own.items() if counts[g] >= min_count}
+            own.pop(("<s>",), None)
+            v = Counter(own.values())
+            discounts = [0.5, 1.0, 1.5]
+            if v[1] and v[2] and v[3]:
+                y = v[1] / (v[1] + 2 * v[2])
+                found = [k - (k + 1) * y * v[k + 1] / v[k] for k in (1, 2, 3)]
+                if all(0 < d <= k for k, d in enumerate(found, 1)):
+                    discounts = found
+            rare = {g for g in own if n >= 2 and counts[g] < min_count}
+            self.taken.append(
+                {g: c if g in rare else discounts[min(c, 3) - 1] for g, c in own.items()}
+            )
             self.counts.append(own)
-        self.counts[0].pop(("<s>",))
         self.words = sorted({g[0] for g in self.counts[0]} | {"<unk>"})
         self.after: list[Any] = []
         for counts in self.counts:
-            after: dict[Any, list[int]] = defaultdict(list)
-            for gram, count in counts.items():
-                after[gram[:-1]].append(count)
+            after: dict[Any, list[Any]] = defaultdict(list)
+            for gram in counts:
+                after[gram[:-1]].append(gram)
             self.after.append(after)
 
     def of(self, word: str) -> str:
@@ -66,15 +74,14 @@ class Plain:
 
     def p(self, gram: tuple[str, ...]) -> float:
         n = len(gram) - 1
-        d, after = self.discounts[n], self.after[n].get(gram[:-1])
-        if n == 0:
-            total = sum(after)
-            kept = {w: max(self.counts[0].get((w,), 0) - d, 0) / total for w in self.words}
-            return kept[gram[0]] + (1 - sum(kept.values())) / len(self.words)
+        counts, taken, after = self.counts[n], self.taken[n], self.after[n].get(gram[:-1])
         if not after:
             return self.p(gram[1:])
-        count = max(self.counts[n].get(gram, 0) - d, 0)
-        return (count + d * len(after) * self.p(gram[1:])) / sum(after)
+        shorter = self.p(gram[1:]) if n else 1 / len(self.words)
+        kept = counts.get(gram, 0) - taken.get(gram, 0)
+        return float(
+            (kept + sum(taken[g] for g in after) * shorter) / sum(counts[g] for g in after)
+        )
 
     def nats(self, text: str) -> float:
         line = ["<s>", *map(self.of, text.split()), "</s>"]
@@ -82,6 +89,27 @@ class Plain:
             math.log(self.p(tuple(line[max(0, i - self.order + 1) : i + 1])))
             for i in range(1, len(line))
         )
+
+
+def test_probabilities_are_those_of_kenlm() -> None:
+    known = json.loads((REFERENCE / "ngram.json").read_text())
+    assert len(known["models"]) == 4
+    for each in known["models"]:
+        model = fit(pack(*known["train"]), each["order"], each["min_count"], no_progress)
+        nats, number = model.nats(pack(*known["new"]))
+        np.testing.assert_allclose(nats, each["nats"], rtol=1e-6)  # KenLM's are float32 too
+        assert number.tolist() == [len(text.split()) + 1 for text in known["new"]]
+
+
+def test_discounts_by_hand() -> None:
+    """n1 = 4, n2 = 3, n3 = 2, n4 = 1: Y = 0.4."""
+    counts = np.array([1] * 4 + [2] * 3 + [3] * 2 + [4, 9, 0])
+    np.testing.assert_allclose(
+        discounts(counts), [0, 1 - 0.8 * 3 / 4, 2 - 1.2 * 2 / 3, 3 - 1.6 / 2]
+    )
+    assert discounts(np.array([1, 1, 2])).tolist() == [0, 0.5, 1, 1.5]
+    # D3 would be 3 - 4 * 1/3 * 8 < 0
+    assert discounts(np.array([1, 2, 3] + [4] * 8)).tolist() == [0, 0.5, 1, 1.5]
 
 
 @pytest.mark.parametrize(("order", "min_count"), [(1, 1), (2, 1), (3, 1), (5, 1), (4, 2)])
@@ -153,12 +181,13 @@ def test_training_writes_a_model_that_reads_back_the_same(tmp_path: Path) -> Non
     assert low * 5 < high
 
 
-def test_what_is_wrong_is_told(tmp_path: Path) -> None:
+def test_what_is_wrong_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UsageError, match="nothing says how it is trained"):
         train(config(tmp_path), Workdir(tmp_path), no_progress)
     with pytest.raises(UserError, match=r"no n-gram model there \(model\.json is missing\)"):
         NgramModel.load(tmp_path)
-    fit(pack(*TEXTS), 2, 1, no_progress).save(tmp_path, {})
+    model = fit(pack(*TEXTS), 2, 1, no_progress)
+    model.save(tmp_path, {})
     whole = (tmp_path / "ngram.npz").read_bytes()
     (tmp_path / "ngram.npz").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(UserError, match="the n-gram model is broken"):
@@ -166,6 +195,27 @@ def test_what_is_wrong_is_told(tmp_path: Path) -> None:
     with open(tmp_path / "ngram.npz", "wb") as file:
         np.savez(file, keys=np.array([{}], object), probability=[0.0], backoff=[0.0])
     with pytest.raises(UserError, match="allow_pickle=False"):
+        NgramModel.load(tmp_path)
+    for name, wrong, message in (
+        ("keys", np.array([1], np.uint64), "differ in length"),
+        ("probability", np.full(len(model.keys), np.nan), "no probability"),
+        ("probability", np.ones(len(model.keys)), "no probability"),
+        ("backoff", np.full(len(model.keys), np.inf), "no probability"),
+        ("keys", np.arange(1, len(model.keys) + 1), "does not know the unknown word"),
+    ):
+        parts = {"keys": model.keys, "probability": model.probability, "backoff": model.backoff}
+        np.savez(tmp_path / "ngram.npz", **(parts | {name: wrong}))  # type: ignore[arg-type]
+        with pytest.raises(UserError, match=message):
+            NgramModel.load(tmp_path)
+    model.save(tmp_path, {})
+    about = json.loads((tmp_path / "model.json").read_text())
+    for key, value in (("order", 10**9), ("order", "2"), ("format", 0), ("head_below", -1)):
+        (tmp_path / "model.json").write_text(json.dumps(about | {key: value}))
+        with pytest.raises(UserError, match="the n-gram model is broken"):
+            NgramModel.load(tmp_path)
+    monkeypatch.setattr(ngram, "MOST_BYTES", 100)
+    (tmp_path / "model.json").write_text(json.dumps(about))
+    with pytest.raises(UserError, match="holds more than 100 bytes"):
         NgramModel.load(tmp_path)
     (tmp_path / "model.json").write_text("{}")
     with pytest.raises(UserError, match="broken"):
