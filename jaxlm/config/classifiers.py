@@ -183,7 +183,9 @@ class Classifiers(Rules):
     from the cost and the selectivity on the first batch. It changes the cost, never the result.
     False: all run, and each one's score is an attribute of its own."""
     sample: PositiveInt = 64
-    """Documents on which cost and selectivity are measured."""
+    """Documents on which cost and selectivity are measured, in each process."""
+    record: Path | None = None
+    """File to which each batch appends what it cost; null: WORKDIR/classifiers/cascade.jsonl."""
 
     @model_validator(mode="after")
     def _check_models(self) -> Self:
@@ -200,6 +202,11 @@ class Classifiers(Rules):
                 raise ValueError(
                     f"classifiers: {model.name} cuts sentences, which needs combine filter or "
                     "score: under rescue it would not see every document that stays"
+                )
+            if model.kind == "http" and model.when_spent == "unjudged" and self.cascade:
+                raise ValueError(
+                    f"classifiers: {model.name} has when_spent: unjudged, which needs cascade: "
+                    "false; else the texts left unjudged would depend on measured times"
                 )
             if self.combine != "score" and not (bounds or cuts or model.kind == "linear"):
                 raise ValueError(f"classifiers: {model.name} needs min_score or max_score")
@@ -245,7 +252,8 @@ class NgramTraining(Section):
     order: Annotated[int, Field(ge=1, le=6)] = 5
     """Words an n-gram, at most."""
     min_count: PositiveInt = 1
-    """N-grams of three words or more that occur less often are left out."""
+    """N-grams of three words or more that occur less often are left out (2 makes a model about a
+    fifth as large)."""
 
 
 class Perplexity(Rules):
@@ -272,3 +280,10 @@ class Perplexity(Rules):
     """Where the middle ends and the tail begins; null: what training found."""
     max_bucket: Annotated[int, Field(ge=0, le=2)] | None = None
     """The worst bucket that stays."""
+
+    @model_validator(mode="after")
+    def _check_bounds(self) -> Self:
+        head, tail = self.head_below, self.tail_above
+        if head is not None and tail is not None and head > tail:
+            raise ValueError(f"head_below ({head}) is above tail_above ({tail})")
+        return self

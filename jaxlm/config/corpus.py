@@ -36,6 +36,8 @@ Stage = Literal[
     "quality.forum",
     "quality.wiki",
     "quality.lists",
+    "quality.perplexity",
+    "classifiers",
     "toxicity",
     "dedup.url",
     "dedup.exact",
@@ -174,6 +176,13 @@ class Prepare(Section):
             raise ValueError("prepare.stages names a stage twice")
         if "decontaminate" in self.stages and not self.decontaminate.sets:
             raise ValueError("the stage decontaminate needs evaluation sets (decontaminate.sets)")
+        if "classifiers" in self.stages and self.workers != 1:
+            for model in self.classifiers.models:
+                if model.kind == "http" and model.when_spent == "unjudged":
+                    raise ValueError(
+                        f"classifiers: {model.name} has when_spent: unjudged, which needs "
+                        "prepare.workers: 1, or chance would say which texts these are"
+                    )
         for number, route in enumerate(self.routes):
             # documents that are compared with each other cannot go different ways
             stages = [stage for stage in get_args(Stage) if not stage.startswith("dedup.")]

@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 
 from jaxlm.config import Config
+from jaxlm.config.classifiers import Classifier, Http, Linear
 from jaxlm.config.corpus import Prepare
 from jaxlm.config.routes import with_value
 from jaxlm.config.rules import Rules
@@ -21,7 +22,20 @@ def with_models(config: Config) -> Prepare:
     perplexity = found.quality.perplexity
     if perplexity.model is None and perplexity.train is not None:
         found = with_value(found, "quality.perplexity.model", str(folder / "quality.perplexity"))
-    return found
+    classifiers = found.classifiers
+    models = tuple(_in_folder(model, folder / model.name) for model in classifiers.models)
+    record = classifiers.record or str(folder / "cascade.jsonl")
+    classifiers = classifiers.model_copy(update={"models": models, "record": record})
+    return found.model_copy(update={"classifiers": classifiers})
+
+
+def _in_folder(model: Classifier, folder: Path) -> Classifier:
+    """The classifier with its files in `folder`, where the config says nothing else."""
+    if isinstance(model, Linear) and model.path is None:
+        return model.model_copy(update={"path": str(folder)})
+    if isinstance(model, Http) and model.cache is None:
+        return model.model_copy(update={"cache": str(folder / "scores.sqlite")})
+    return model
 
 
 def files(config: Prepare) -> list[tuple[str, int, int]]:

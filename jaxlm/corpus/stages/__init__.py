@@ -23,6 +23,7 @@ from jaxlm.corpus.documents import Documents
 from jaxlm.corpus.stages import (
     c4,
     chinese,
+    classifiers,
     code,
     decontaminate,
     dolma,
@@ -59,8 +60,10 @@ EDITORS: dict[str, Callable[[Analysis, Rules], Edit]] = (
     | c4.EDITORS
     | dolma.EDITORS
     | perplexity.EDITORS
+    | classifiers.EDITORS
     | toxicity.EDITORS
-    | decontaminate.EDITORS | privacy.EDITORS
+    | decontaminate.EDITORS
+    | privacy.EDITORS
 )
 LABELLERS: dict[str, Callable[[Documents, Rules], tuple[NDArray[np.str_], Tags]]] = (
     language.LABELLERS
@@ -80,7 +83,7 @@ SPANS: dict[str, Callable[[str, Rules], dict[str, list[tuple[int, int]]]]] = (
 )
 # local files that a section names; UserError where one is missing or not what it should be
 FILES: dict[str, Callable[[Rules], list[Path]]] = (
-    lists.FILES | perplexity.FILES | toxicity.FILES | decontaminate.FILES
+    lists.FILES | perplexity.FILES | classifiers.FILES | toxicity.FILES | decontaminate.FILES
 )
 
 __all__ = [
