@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 LONGEST = 16
 _PRIME = 0x9E3779B97F4A7C15
-_NOT_CUT = "Ill ill Its its Hell hell Shell shell Shed shed were Were Well well"
+_NOT_CUT = "Ill ill Its its Hell hell Shell shell Shed shed were Were Well well whore Whore"
 _WHO = "who what when where why how there"
 _NEGATED = "ai are is was were have has dare"
 _MODAL = "ca could do does did had may might must need ought sha should wo would"
@@ -25,7 +25,9 @@ _ABBREVIATIONS = (
 _WHOLE = (
     "'S 's ‘S ‘s 'd 're and/or w/o 'Cause 'cause 'cos 'Cos 'coz 'Coz 'cuz 'Cuz 'bout ma'am Ma'am "
     "o'clock O'clock lovin' Lovin' havin' Havin' doin' Doin' goin' Goin' nothin' Nothin' "
-    "nuthin' Nuthin' ol' Ol' somethin' Somethin' 'em 'll 'nuff ' '' \\\") <space> C++ \\t \\n"
+    "nuthin' Nuthin' ol' Ol' somethin' Somethin' 'em 'll 'nuff ' '' \\\") <space> C++ \\t \\n "
+    "lovin Lovin havin Havin doin Doin goin Goin nothin Nothin nuthin Nuthin ol Ol somethin "
+    "Somethin em ll nuff —"
 )
 _FACES = (
     ":) :-) :)) :-)) :))) :-))) (: (-: =) (= :] :-] [: [-: [= =] :o) (o: :} :-} 8) 8-) (-8 ;) "
@@ -33,16 +35,16 @@ _FACES = (
     ":-| ]= =[ :1 :P :-P :p :-p :O :-O :o :-o :0 :-0 :() >:o :* :-* :3 :-3 =3 :> :-> :X :-X "
     ":x :-x :D :-D ;D ;-D =D xD XD xDD XDD 8D 8-D ^_^ ^__^ ^___^ >.< >.> <.< ._. ;_; -_- -__- "
     "v.v V.V v_v V_V o_o o_O O_o O_O 0_o o_0 0_0 o.O O.o O.O o.o 0.0 o.0 0.o @_@ <3 <33 <333 "
-    "</3 (^_^) (-_-) (._.) (>_<) (*_*)"
+    "</3 (^_^) (-_-) (._.) (>_<) (*_*) (¬_¬) (ಠ_ಠ) ಠ_ಠ ಠ︵ಠ ¯\\(ツ)/¯ (╯°□°）╯︵┻━┻ ><(((*>"
 )
 _PAIRS = (
     "y'|all y|all how|'d|'y How|'d|'y not|'ve not|ve Not|'ve Not|ve can|not Can|not gon|na "
     "Gon|na got|ta Got|ta let|'s Let|'s c'm|on C'm|on I|'m i|'m I|m i|m I|'m|a i|'m|a I|m|a "
-    "i|m|a"
+    "i|m|a °|C|. °|F|. °|K|. °|c|. °|f|. °|k|."
 )
 
 
-def _words() -> dict[str, tuple[str, ...]]:
+def cut_words() -> dict[str, tuple[str, ...]]:
     """Word -> its pieces."""
     cut = [tuple(pair.split("|")) for pair in _PAIRS.split()]
 
@@ -85,7 +87,7 @@ def contractions() -> tuple[NDArray[np.uint64], NDArray[np.int64], NDArray[np.ui
     characters begins, and where one ends, with this ASCII character (the last: any other),
     uint32 [2, 129].
     """
-    words = _words()
+    words = cut_words()
     size = 8192
     keys = np.zeros(size, np.uint64)
     cuts = np.zeros((size, 2), np.int64)

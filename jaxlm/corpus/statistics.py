@@ -102,15 +102,6 @@ def lines(texts: Strings, words: Spans) -> Spans:
     return _groups(words, line)
 
 
-def paragraphs(texts: Strings, words: Spans) -> Spans:
-    """The paragraphs, which blank lines separate, from first word to end of last word."""
-    newlines = np.flatnonzero(texts.buffer == 10)
-    line = np.searchsorted(newlines, words.starts)
-    gap = np.zeros(len(words), np.int64)
-    gap[1:] = np.diff(line) >= 2
-    return _groups(words, np.cumsum(gap) + words.documents)
-
-
 def _groups(words: Spans, label: Ints) -> Spans:
     """Join neighbouring words with equal, never falling labels."""
     opens = np.ones(len(words), np.bool_)
@@ -238,8 +229,3 @@ class Analysis:
     def lines(self) -> Spans:
         """Lines that are not blank."""
         return lines(self.texts, self.words)
-
-    @cached_property
-    def paragraphs(self) -> Spans:
-        """Paragraphs."""
-        return paragraphs(self.texts, self.words)

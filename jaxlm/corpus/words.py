@@ -453,6 +453,8 @@ def _split(
                             before_kind & c.UPPER and length > 2 and bits[high - 3] & c.UPPER
                         ):
                             end = 1
+                        elif length > 2 and code[high - 3] == 0xB0 and before_kind & c.UPPER:
+                            end = 1  # 20°C.
                     elif (here == 115 or here == 83) and (before == 39 or before == 0x2019):
                         end = 2  # 's ’S
                     elif here == 0x2026 and before == 0x2026:

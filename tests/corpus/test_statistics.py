@@ -50,21 +50,6 @@ def test_lines_are_the_stripped_lines_that_are_not_blank(texts: list[str]) -> No
 
 
 @given(TEXTS)
-def test_paragraphs_end_at_blank_lines(texts: list[str]) -> None:
-    strings = pack(texts)
-    wanted = []
-    for text in texts:
-        groups: list[list[str]] = [[]]
-        for line in text.split("\n"):
-            if line.strip():
-                groups[-1].append(line)
-            elif groups[-1]:
-                groups.append([])
-        wanted.append(["\n".join(group).strip() for group in groups if group])
-    assert cut(strings, analysis(texts).paragraphs) == wanted
-
-
-@given(TEXTS)
 def test_equal_spans_have_equal_hashes_and_others_do_not(texts: list[str]) -> None:
     strings = pack(texts)
     spans = st.words(strings)

@@ -12,6 +12,7 @@ from hypothesis import strategies as some
 
 from jaxlm.config.prose import WordKind
 from jaxlm.corpus import words as w
+from jaxlm.corpus.contractions import cut_words
 from jaxlm.corpus.documents import Strings
 from jaxlm.corpus.words import Words, hash_of, split_words
 
@@ -69,6 +70,23 @@ def test_ours_are_spacys_in_all_documents_but_the_chinese() -> None:
     texts = [text for text in documents() if not any("\u4e00" <= c <= "\u9fff" for c in text)]
     assert len(texts) == 706
     assert cut(texts) == cut(texts, "spacy")
+
+
+@pytest.mark.parametrize(
+    "text", ["20\u00b0C. or \u00b0F.", "(\u2018s) x--y 1--2 a-1", "$5 5$ US$5 A$5 +1 1+ a+"]
+)
+def test_rare_marks(text: str) -> None:
+    pytest.importorskip("spacy")
+    assert cut([text]) == cut([text], "spacy")
+
+
+def test_contractions_are_spacys() -> None:
+    spacy = pytest.importorskip("spacy")
+    rules = spacy.blank("en").tokenizer.rules.items()
+    orth = spacy.symbols.ORTH
+    assert cut_words() == {
+        word: tuple(part[orth] for part in parts) for word, parts in rules if word.strip()
+    }
 
 
 def test_spacys_are_spacys() -> None:
