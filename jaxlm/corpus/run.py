@@ -90,7 +90,8 @@ class Run:
                 _forget(before)
             for stage in segment.duplicates:
                 self._compare(stage, here / stage)
-            cut_by = segment.duplicates[-1] if segment.duplicates else None
+            last = segment.duplicates[-1:]
+            cut_by = last[0] if last and DUPLICATES[last[0]].cuts else None
 
     def finish(self, folder: Path) -> None:
         """Write all that the corpus consists of."""
