@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from jaxlm.corpus import classes as c
 from jaxlm.corpus.characters import decode
 from jaxlm.corpus.documents import Strings
-from jaxlm.corpus.words import POWER, Hashes, Ints, TokenSpans, Words, kind_of
+from jaxlm.corpus.words import POWER, Hashes, Ints, TokenSpans, Words, in_memory, kind_of
 from jaxlm.errors import UserError
 
 MOST_WORDS = 1 << 20
@@ -27,10 +27,10 @@ LONGEST_WORD = 4096
 
 def spacy_words(texts: Strings) -> Words:
     """The tokens of the exact dialect. Raises UserError where spaCy is not installed."""
-    buffer = np.ascontiguousarray(texts.buffer)
-    starts, ends, first, hashes = _chunks(buffer, texts.offsets, c.classes())
+    texts = in_memory(texts)
+    starts, ends, first, hashes = _chunks(texts.buffer, texts.offsets, c.classes())
     known = _known()
-    return Words.of(texts, known.cut(buffer, starts, ends, first, hashes))
+    return Words.of(texts, known.cut(texts.buffer, starts, ends, first, hashes))
 
 
 class Known:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from jaxlm.config.prose import WordKind
 from jaxlm.corpus.documents import Documents, Strings
-from jaxlm.corpus.words import Words, count_characters, split_words, trim
+from jaxlm.corpus.words import Words, count_characters, in_memory, split_words, trim
 
 type Ints = NDArray[np.int64]
 type Mask = NDArray[np.bool_]
@@ -185,20 +185,20 @@ class Analysis:
         self._tokens: dict[str, Words] = {}
 
     @cached_property
-    def buffer(self) -> NDArray[np.uint8]:
-        """The bytes of all texts, uint8 [N], not mapped from a file."""
-        return np.array(self.texts.buffer)
+    def plain(self) -> Strings:
+        """The texts for kernels."""
+        return in_memory(self.texts)
 
     def tokens(self, kind: WordKind) -> Words:
         """Words and punctuation marks, as `unicode` or as spaCy cuts them."""
         if kind not in self._tokens:
-            self._tokens[kind] = split_words(self.texts, kind)
+            self._tokens[kind] = split_words(self.plain, kind)
         return self._tokens[kind]
 
     @cached_property
     def sizes(self) -> Ints:
         """Characters and newlines of each document, int64 [2, D]."""
-        return count_characters(self.texts)
+        return count_characters(self.plain)
 
     @property
     def characters(self) -> Ints:
@@ -213,7 +213,7 @@ class Analysis:
     @cached_property
     def trimmed(self) -> Ints:
         """Where each document begins and ends without white space around it, int64 [2, D]."""
-        return trim(self.texts)
+        return trim(self.plain)
 
     @cached_property
     def space(self) -> Mask:

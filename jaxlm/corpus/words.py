@@ -52,8 +52,7 @@ class Words:
         cls, texts: Strings, spans: tuple[NDArray[np.int32], NDArray[np.int32], Ints]
     ) -> "Words":
         """Describe tokens given as starts, ends and first."""
-        buffer = np.ascontiguousarray(texts.buffer)
-        return cls(*spans, *_describe(buffer, spans[0], spans[1], c.classes()))
+        return cls(*spans, *_describe(in_memory(texts).buffer, spans[0], spans[1], c.classes()))
 
     @classmethod
     def of_text(cls, text: str, kind: WordKind) -> list[tuple[int, int]]:
@@ -64,6 +63,14 @@ class Words:
             return list(zip(words.starts.tolist(), words.ends.tolist(), strict=True))
         place = np.cumsum((np.frombuffer(raw + b" ", np.uint8) & 0xC0) != 0x80) - 1
         return list(zip(place[words.starts].tolist(), place[words.ends].tolist(), strict=True))
+
+
+def in_memory(texts: Strings) -> Strings:
+    """The texts in the one kind of array that the kernels are compiled for: in memory, writable."""
+    return Strings(
+        np.require(texts.buffer, np.uint8, ("C", "W", "E")),
+        np.require(texts.offsets, np.int64, ("C", "W", "E")),
+    )
 
 
 def split_words(texts: Strings, kind: WordKind) -> Words:
@@ -77,8 +84,9 @@ def split_words(texts: Strings, kind: WordKind) -> Words:
 
 def unicode_words(texts: Strings) -> Words:
     """The tokens of the fast dialect; at most 2 GiB of text."""
-    buffer = np.ascontiguousarray(texts.buffer)
-    return Words.of(texts, _split(buffer, texts.offsets, c.classes(), *contractions(), _units()))
+    texts = in_memory(texts)
+    spans = _split(texts.buffer, texts.offsets, c.classes(), *contractions(), _units())
+    return Words.of(texts, spans)
 
 
 def hash_of(word: str) -> np.uint64:
@@ -104,12 +112,14 @@ def _code_hash(word: str) -> int:
 
 def count_characters(texts: Strings) -> Ints:
     """Characters and newlines of each text, int64 [2, D]."""
-    return _count_characters(np.ascontiguousarray(texts.buffer), texts.offsets)
+    texts = in_memory(texts)
+    return _count_characters(texts.buffer, texts.offsets)
 
 
 def trim(texts: Strings) -> Ints:
     """Where each text begins and ends (str.strip), int64 [2, D]."""
-    return _trim(np.ascontiguousarray(texts.buffer), texts.offsets, c.classes())
+    texts = in_memory(texts)
+    return _trim(texts.buffer, texts.offsets, c.classes())
 
 
 @njit(cache=True)

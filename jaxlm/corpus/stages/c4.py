@@ -17,7 +17,7 @@ from jaxlm.corpus.characters import decode
 from jaxlm.corpus.documents import Strings
 from jaxlm.corpus.stages.base import Changes, Edit
 from jaxlm.corpus.statistics import Analysis, Ints
-from jaxlm.corpus.words import PUNCTUATION, SENTENCE_END, kind_of, split_words
+from jaxlm.corpus.words import PUNCTUATION, SENTENCE_END, in_memory, kind_of, split_words
 
 LINE_RULES: tuple[str, ...] = get_args(LineRule)
 CHANGES = (*LINE_RULES, "citation", "white_space")
@@ -37,12 +37,7 @@ def c4(texts: Analysis, rules: Rules) -> Edit:
     or ended it.
     """
     assert isinstance(rules, C4)
-    needles, sizes = _needles()
-    cut = np.array([name in rules.cut for name in LINE_RULES])
-    buffer, offsets, tags, where = _clean(
-        texts.buffer, texts.texts.offsets, c.classes(), needles, sizes, cut, rules.citations,
-        rules.long_word, rules.few_words,
-    )  # fmt: skip
+    buffer, offsets, tags, where = _cleaned(texts.texts, rules)
     new = Strings(buffer, offsets)
     words = split_words(new, rules.words)
     sentences = _sentences(buffer, words.first, words.starts, words.ends, words.flags)
@@ -52,15 +47,36 @@ def c4(texts: Analysis, rules: Rules) -> Edit:
 
 
 def spans(text: str, rules: Rules) -> dict[str, list[tuple[int, int]]]:
-    """Lorem ipsum, curly brackets."""
+    """Lorem ipsum, curly brackets, lines that go."""
+    assert isinstance(rules, C4)
+    raw = text.encode()
+    *_, (_, names, starts, ends) = _cleaned(Strings.of([raw]), rules)
+    lines = [
+        (len(raw[:start].decode()), len(raw[:end].decode()))
+        for name, start, end in zip(names, starts, ends, strict=True)
+        if name < len(LINE_RULES)
+    ]
     return {
         "max_lorem_ipsum": [m.span() for m in re.finditer("(?i)lorem ipsum", text)],
         "max_curly_brackets": [m.span() for m in re.finditer("{", text)],
+        "min_sentences": lines,
     }
 
 
 EDITORS: dict[str, Callable[[Analysis, Rules], Edit]] = {"quality.c4": c4}
 SPANS: dict[str, Callable[[str, Rules], dict[str, list[tuple[int, int]]]]] = {"quality.c4": spans}
+
+
+def _cleaned(texts: Strings, rules: C4) -> tuple[NDArray[np.uint8], Ints, Ints, Ints]:
+    """The lines that stay (buffer, offsets), counts of lines [8, D], and what goes [4, C]."""
+    needles, sizes = _needles()
+    cut = np.array([name in rules.cut for name in LINE_RULES])
+    texts = in_memory(texts)
+    found: tuple[NDArray[np.uint8], Ints, Ints, Ints] = _clean(
+        texts.buffer, texts.offsets, c.classes(), needles, sizes, cut,
+        rules.citations, rules.long_word, rules.few_words,
+    )  # fmt: skip
+    return found
 
 
 def _needles() -> tuple[NDArray[np.uint8], Ints]:

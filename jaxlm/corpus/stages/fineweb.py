@@ -23,7 +23,7 @@ def fineweb(texts: Analysis, rules: Rules) -> Tags:
     assert isinstance(rules, FineWeb)
     words = texts.tokens(rules.words)
     out = _fineweb(
-        texts.buffer, texts.texts.offsets, c.classes(), words.first, texts.characters,
+        texts.plain.buffer, texts.plain.offsets, c.classes(), words.first, texts.characters,
         texts.newlines, rules.short_line,
     )  # fmt: skip
     return {name: out[k] for k, name in enumerate(ATTRIBUTES)}

@@ -32,8 +32,8 @@ def gopher(texts: Analysis, rules: Rules) -> Tags:
     words = texts.tokens(rules.words)
     stop = np.array([hash_of(word) for word in rules.stop_words], np.uint64)
     out = _gopher(
-        texts.buffer, texts.texts.offsets, c.classes(), words.first, words.characters, words.flags,
-        words.hashes, stop,
+        texts.plain.buffer, texts.plain.offsets, c.classes(), words.first, words.characters,
+        words.flags, words.hashes, stop,
     )  # fmt: skip
     return {name: out[k] for k, name in enumerate(ATTRIBUTES)}
 

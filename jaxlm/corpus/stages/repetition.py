@@ -36,10 +36,10 @@ def repetition(texts: Analysis, rules: Rules) -> Tags:
     """
     assert isinstance(rules, Repetition)
     words = texts.tokens(rules.words)
-    offsets, characters = texts.texts.offsets, texts.characters
+    plain, characters = texts.plain, texts.characters
     out = np.full((len(ATTRIBUTES), len(characters)), np.nan)
     out[0] = characters
-    _blocks(texts.buffer, offsets, texts.trimmed, characters, texts.newlines, out)
+    _blocks(plain.buffer, plain.offsets, texts.trimmed, characters, texts.newlines, out)
     _grams(words.starts, words.ends, words.first, words.characters, words.hashes, _powers(POWER),
            _powers(POWER_INVERSE), characters, out)  # fmt: skip
     return {name: out[k] for k, name in enumerate(ATTRIBUTES)}

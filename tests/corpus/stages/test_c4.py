@@ -126,7 +126,9 @@ def test_rules() -> None:
 
 
 def test_spans() -> None:
-    assert marked("quality.c4", C4(), "Lorem Ipsum {x}") == {
-        "max_lorem_ipsum": ["Lorem Ipsum"],
+    text = "\u00dcber Lorem Ipsum {x}\nLorem ipsum is here.\n\nNo."
+    assert marked("quality.c4", C4(), text) == {
+        "max_lorem_ipsum": ["Lorem Ipsum", "Lorem ipsum"],
         "max_curly_brackets": ["{"],
+        "min_sentences": ["\u00dcber Lorem Ipsum {x}\n", "\n", "No."],
     }
