@@ -62,7 +62,13 @@ def files(rules: Rules) -> list[Path]:
     for model in rules.models:
         if model.kind == "linear":
             assert model.path is not None, "filled in when the config is resolved"
-            out += [Path(model.path) / name for name in LinearModel.FILES]
+            needed = [Path(model.path) / name for name in LinearModel.FILES]
+            if not all(path.exists() for path in needed):
+                raise UserError(
+                    f"classifiers: {model.path} holds no classifier; train it with: jaxlm prepare "
+                    f"CONFIG --train-classifier {model.name}"
+                )
+            out += needed
         else:
             check(model)
     return out

@@ -71,7 +71,13 @@ def _files(rules: Rules) -> list[Path]:
         return sorted((folder / "checkpoints").glob("*/_CHECKPOINT_METADATA"))
     if folder.parent.name == "checkpoints":
         return [folder / "_CHECKPOINT_METADATA"]
-    return [folder / name for name in NgramModel.FILES]
+    needed = [folder / name for name in NgramModel.FILES]
+    if not all(path.exists() for path in needed):
+        raise UserError(
+            f"quality.perplexity: {folder} holds no n-gram model and no checkpoints; train one "
+            "with: jaxlm prepare CONFIG --train-classifier quality.perplexity"
+        )
+    return needed
 
 
 FILES: dict[str, Callable[[Rules], list[Path]]] = {"quality.perplexity": _files}

@@ -267,6 +267,8 @@ def test_a_trained_classifier_filters_by_the_threshold_of_its_training(tmp_path:
     assert section.record == str(tmp_path / "run" / "classifiers" / "cascade.jsonl")
     with pytest.raises(UserError, match="no classifier there"):
         run(["river"], section)
+    with pytest.raises(UserError, match=r"holds no classifier; .* --train-classifier topic"):
+        FILES["classifiers"](section)
     folder = train("topic", config, Workdir(tmp_path / "run"), no_progress)
     assert [path.parent for path in FILES["classifiers"](section)] == [folder, folder]
     threshold = LinearModel.load(folder).threshold

@@ -57,6 +57,8 @@ def test_what_is_missing_is_told(model: str, tmp_path: Path) -> None:
         EDITORS["quality.perplexity"](analysis("a"), Perplexity(model=model, max_bucket=1))
     with pytest.raises(UserError, match=r"no model; set its key model, or train one"):
         FILES["quality.perplexity"](Perplexity())
+    with pytest.raises(UserError, match="holds no n-gram model and no checkpoints"):
+        FILES["quality.perplexity"](Perplexity(model=str(tmp_path)))
     with pytest.raises(UserError, match="no n-gram model there"):
         EDITORS["quality.perplexity"](analysis("a"), Perplexity(model=str(tmp_path)))
 
