@@ -253,7 +253,7 @@ class NgramTraining(Section):
     """Words an n-gram, at most."""
     min_count: PositiveInt = 1
     """N-grams of three words or more that occur less often are left out (2 makes a model about a
-    fifth as large)."""
+    quarter as large)."""
 
 
 class Perplexity(Rules):

@@ -245,23 +245,18 @@ def fit(texts: Strings, order: int, min_count: int, progress: Progress) -> Ngram
                 unique, p = unique[sort], p[sort]
         else:
             shorter, below, backoff = parts[-1]
-            if n >= 2 and min_count > 1:
-                inside = np.isin(keys[n - 1][at - 1], shorter)
-                unique, at, count, adjusted, taken = (
-                    part[inside] for part in (unique, at, count, adjusted, taken)
-                )
-                taken = np.where(count < min_count, adjusted, taken)
-            context, group = np.unique(keys[n - 1][at - 1], return_inverse=True)
-            total = np.bincount(group, adjusted, len(context))
-            weight = np.bincount(group, taken, len(context)) / total
+            rare = count < (min_count if n >= 2 else 1)
+            taken = np.where(rare, adjusted, taken)
+            # all n-grams whose context was not left out; then those that are not left out
+            rows = np.flatnonzero(np.isin(keys[n - 1][at - 1], shorter))
+            context, group = np.unique(keys[n - 1][at[rows] - 1], return_inverse=True)
+            total = np.bincount(group, adjusted[rows], len(context))
+            weight = np.bincount(group, taken[rows], len(context)) / total
             backoff[np.searchsorted(shorter, context)] = np.log(weight)
-            if n >= 2 and min_count > 1:
-                often = count >= min_count
-                unique, at, group, adjusted, taken = (
-                    part[often] for part in (unique, at, group, adjusted, taken)
-                )
+            rows, group = rows[~rare[rows]], group[~rare[rows]]
+            unique, at = unique[rows], at[rows]
             lower = below[np.searchsorted(shorter, keys[n - 1][at])]
-            p = (adjusted - taken) / total[group] + weight[group] * lower
+            p = (adjusted - taken)[rows] / total[group] + weight[group] * lower
         parts.append((unique, p, np.zeros(len(unique))))
         progress("count", order + n + 1, 2 * order, "orders")
     with np.errstate(divide="ignore"):
