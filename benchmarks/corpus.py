@@ -45,31 +45,35 @@ COMPARED = [
 def reference() -> list[dict[str, str]]:
     with open(REFERENCE, "rb") as raw:
         text = zstandard.ZstdDecompressor().stream_reader(raw).read().decode()
-    rows = map(json.loads, text.split("\n")[:-1] if text.endswith("\n") else text.split("\n"))
-    return [{"id": row["id"], "text": row["text"]} for row in rows]
+    return [json.loads(line) for line in text.split("\n") if line]
 
 
 def mixed(rows: list[dict[str, str]], size: int, path: Path) -> None:
-    """Documents of 1 to 40 paragraphs drawn from real ones; one in twenty is a copy of an earlier
+    """Documents of 1 to 40 paragraphs of real prose, each with its words in a new order, three by
+    three, so that no text comes twice by itself; one document in twenty is a copy of an earlier
     one, one in twenty an earlier one with a paragraph exchanged."""
-    paragraphs = [p for row in rows for p in row["text"].split("\n\n") if 40 < len(p) < 4000]
+    prose = [r["text"] for r in rows if r["datatrove_gopher_quality"] == "KEPT"]
+    paragraphs = []
+    for text in (p for text in prose for p in text.split("\n\n") if 200 < len(p) < 4000):
+        words = text.split()
+        paragraphs.append([" ".join(words[i : i + 3]) for i in range(0, len(words), 3)])
     draw = np.random.default_rng(0)
-    written = 0
+
+    def paragraph() -> str:
+        pieces = paragraphs[draw.integers(len(paragraphs))]
+        return " ".join([pieces[i] for i in draw.permutation(len(pieces)).tolist()]) + "."
+
     recent: list[list[str]] = []
+    written = number = 0
     with open(path, "w", encoding="utf-8") as file:
-        number = 0
         while written < size:
             kind = draw.random()
-            if kind < 0.05 and recent:
-                parts = recent[draw.integers(len(recent))]
-            elif kind < 0.1 and recent:
+            if kind < 0.1 and recent:
                 parts = list(recent[draw.integers(len(recent))])
-                parts[draw.integers(len(parts))] = paragraphs[draw.integers(len(paragraphs))]
+                if kind < 0.05:
+                    parts[draw.integers(len(parts))] = paragraph()
             else:
-                chosen = draw.integers(len(paragraphs), size=draw.integers(1, 41))
-                # words that make each document its own, as in real text
-                own = f"Note {draw.integers(1 << 40)} of part {draw.integers(1 << 40)}."
-                parts = [*(paragraphs[i] for i in chosen), own]
+                parts = [paragraph() for _ in range(draw.integers(1, 41))]
             recent.append(parts)
             del recent[:-1000]
             text = "\n\n".join(parts)
@@ -92,7 +96,8 @@ def run(command: list[str], core: int) -> dict[str, Any]:
 def compare(arguments: argparse.Namespace, folder: Path) -> None:
     rows = reference()
     once, large = folder / "once.jsonl", folder / "large.jsonl"
-    once.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    documents = [{"id": row["id"], "text": row["text"]} for row in rows]
+    once.write_text("".join(json.dumps(row) + "\n" for row in documents), encoding="utf-8")
     mixed(rows, 20_000_000, large)
     pythons = {"datatrove": arguments.datatrove_python, "dolma": arguments.dolma_python}
     core = min(os.sched_getaffinity(0))

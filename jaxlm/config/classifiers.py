@@ -1,6 +1,6 @@
 """The sections `prepare.classifiers`, `prepare.toxicity` and `prepare.quality.perplexity`."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, get_args
 
 from pydantic import (
     Field,
@@ -16,8 +16,8 @@ from jaxlm.config.rules import PROSE, Kind, Rules, Share
 
 type Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
 type Path = Annotated[str, Field(min_length=1)]
-JIGSAW_LABELS = ("toxic", "severe_toxic", "obscene", "threat", "insult", "identity_hate")
-type JigsawLabel = Literal["toxic", "severe_toxic", "obscene", "threat", "insult", "identity_hate"]
+JigsawLabel = Literal["toxic", "severe_toxic", "obscene", "threat", "insult", "identity_hate"]
+JIGSAW_LABELS: tuple[JigsawLabel, ...] = get_args(JigsawLabel)
 
 
 class Training(Section):
@@ -185,7 +185,8 @@ class Classifiers(Rules):
     sample: PositiveInt = 64
     """Documents on which cost and selectivity are measured, in each process."""
     record: Path | None = None
-    """File to which each batch appends what it cost; null: WORKDIR/classifiers/cascade.jsonl."""
+    """File to which each batch appends what it cost; null: one in
+    WORKDIR/corpus.work, whose sum goes to corpus/timings.json."""
 
     @model_validator(mode="after")
     def _check_models(self) -> Self:

@@ -28,7 +28,7 @@ NO_SPACES = (
 
 
 @njit(cache=True, inline="always")
-def decode(buffer: NDArray[np.uint8], at: int) -> tuple[int, int]:
+def decode(buffer: NDArray[np.uint8], at: Any) -> tuple[Any, int]:
     """The code point at a byte of a valid UTF-8 buffer, and how many bytes it has."""
     byte = np.int64(buffer[at])
     if byte < 0x80:

@@ -24,7 +24,7 @@ def with_models(config: Config) -> Prepare:
         found = with_value(found, "quality.perplexity.model", str(folder / "quality.perplexity"))
     classifiers = found.classifiers
     models = tuple(_in_folder(model, folder / model.name) for model in classifiers.models)
-    record = classifiers.record or str(folder / "cascade.jsonl")
+    record = classifiers.record or str(folder.parent / "corpus.work" / "cascade.jsonl")
     classifiers = classifiers.model_copy(update={"models": models, "record": record})
     return found.model_copy(update={"classifiers": classifiers})
 

@@ -19,6 +19,7 @@ from jaxlm.corpus.executor import in_order
 from jaxlm.corpus.ledger import Tally, number
 from jaxlm.corpus.listing import InputFile
 from jaxlm.corpus.stages import DUPLICATES
+from jaxlm.corpus.stages.classifiers import summary
 from jaxlm.corpus.stages.duplicates import Batch, Duplicate
 from jaxlm.corpus.tags import merge_tags
 from jaxlm.corpus.work import Result, Segment, Stored, once, process_batch, read_files, write_shard
@@ -104,13 +105,16 @@ class Run:
             "sources": [source.model_dump(mode="json") for source, _ in self.sources],
         }
         write_json(folder / "config.json", config)
-        timings = {
+        timings: dict[str, Any] = {
             "seconds": round(time.monotonic() - self.begin, 3),
             "cpu_seconds": {
                 name: {stage: round(seconds, 3) for stage, seconds in tally.seconds.items()}
                 for name, tally in self.tallies.items()
             },
         }
+        record = self.config.classifiers.record
+        if record is not None and Path(record).exists():
+            timings["cascade"] = summary(Path(record))
         write_json(folder / "timings.json", timings)
         write_json(
             folder / "stats.json",

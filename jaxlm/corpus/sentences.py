@@ -10,6 +10,7 @@ A sentence ends
 """
 
 from functools import cache
+from typing import Any
 
 import numpy as np
 from numba import njit
@@ -93,9 +94,9 @@ def _split(
     for d in range(documents):
         stop = offsets[d + 1]
         at = offsets[d]
-        start = np.int64(-1)  # of the open sentence; -1: none
+        start: Any = np.int64(-1)  # of the open sentence; -1: none
         last = at  # the end of its last visible character
-        mark = _OTHER  # the mark that may have ended it
+        mark: Any = _OTHER  # the mark that may have ended it
         newlines = 0  # since `last`
         space = False  # white space since `last`
         dot = np.int64(-1)  # the full stop of `mark`
@@ -144,9 +145,7 @@ def _split(
 
 
 @njit(cache=True)
-def _abbreviated(
-    buffer: NDArray[np.uint8], start: int, dot: int, known: NDArray[np.uint64]
-) -> bool:
+def _abbreviated(buffer: NDArray[np.uint8], start: Any, dot: Any, known: NDArray[np.uint64]) -> Any:
     """Whether the word before the full stop is an initial or a known abbreviation."""
     begin = dot
     packed = np.uint64(0)

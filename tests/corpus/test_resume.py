@@ -15,6 +15,8 @@ import pytest
 from jaxlm.config import Config, dump
 from jaxlm.config.load import validate
 from jaxlm.corpus import prepare
+from jaxlm.corpus.apply import apply
+from jaxlm.corpus.documents import Documents
 from jaxlm.corpus.work import read_files
 from jaxlm.errors import UserError
 from jaxlm.workdir import Workdir, no_progress
@@ -116,7 +118,6 @@ def test_a_file_is_taken_up_after_its_last_whole_batch(
     raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of a task that was half done, only the rest is judged again."""
-    import jaxlm.corpus.work as work
     from jaxlm.corpus.listing import files
     from jaxlm.corpus.run import segments
 
@@ -132,9 +133,13 @@ def test_a_file_is_taken_up_after_its_last_whole_batch(
         (tmp_path / "one" / name).rename(tmp_path / "two" / name)
     (tmp_path / "two" / "00013.partial").mkdir()
     (tmp_path / "two" / "00013.partial" / "texts.npy").write_bytes(b"half")
-    judged = []
-    real = work.apply
-    monkeypatch.setattr(work, "apply", lambda *a: judged.append(len(a[0])) or real(*a))
+    judged: list[int] = []
+
+    def counted(documents: Documents, *more: Any) -> Any:
+        judged.append(len(documents))
+        return apply(documents, *more)
+
+    monkeypatch.setattr("jaxlm.corpus.work.apply", counted)
     second = read_files(tmp_path / "two", *arguments)
     assert len(judged) == len(first.batches) - 13
     assert second.batches == first.batches

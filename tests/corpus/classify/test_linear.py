@@ -121,7 +121,8 @@ def test_broken_files_are_told(toy: LinearModel, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="is broken"):
         LinearModel.load(tmp_path)
     # an array of objects would have to be unpickled
-    objects = {"knots": np.empty(0), "probabilities": np.empty(0)}
-    np.savez(tmp_path / "weights.npz", weights=np.array([{}], object), **objects)
+    none = np.empty(0)
+    objects = np.array([{}], object)
+    np.savez(tmp_path / "weights.npz", weights=objects, knots=none, probabilities=none)
     with pytest.raises(UserError, match="is broken"):
         LinearModel.load(tmp_path)

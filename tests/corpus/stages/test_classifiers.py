@@ -264,7 +264,7 @@ def test_a_trained_classifier_filters_by_the_threshold_of_its_training(tmp_path:
         }]}},
     })  # fmt: skip
     section = with_models(config).classifiers
-    assert section.record == str(tmp_path / "run" / "classifiers" / "cascade.jsonl")
+    assert section.record == str(tmp_path / "run" / "corpus.work" / "cascade.jsonl")
     with pytest.raises(UserError, match="no classifier there"):
         run(["river"], section)
     with pytest.raises(UserError, match=r"holds no classifier; .* --train-classifier topic"):

@@ -20,9 +20,10 @@ from jaxlm.errors import UserError
 
 REFERENCE = Path(__file__).parents[2] / "reference" / "profanity.json"
 SOURCE = Source(name="s", path="x")
+DEFAULT = Toxicity()
 
 
-def run(texts: list[str], rules: Toxicity = Toxicity()) -> Edit:
+def run(texts: list[str], rules: Toxicity = DEFAULT) -> Edit:
     return toxicity(Analysis(Documents.of(SOURCE, (text.encode() for text in texts))), rules)
 
 

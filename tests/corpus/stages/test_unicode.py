@@ -18,7 +18,7 @@ from jaxlm.corpus.statistics import Analysis
 def mend(texts: list[str], **keys: bool) -> tuple[list[str], dict[int, set[str]]]:
     """The new texts, and what changed each."""
     documents = Documents.of(Source(name="s", path="p"), (text.encode() for text in texts))
-    edit = EDITORS["unicode"](Analysis(documents), Unicode(**keys))
+    edit = EDITORS["unicode"](Analysis(documents), Unicode.model_validate(keys))
     changes: dict[int, set[str]] = {}
     spans = zip(edit.changes.document, edit.changes.start, edit.changes.end, strict=True)
     for number, (document, start, end) in enumerate(spans):
