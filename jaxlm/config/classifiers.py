@@ -249,7 +249,8 @@ class NgramTraining(Section):
     """Text whose 30th and 60th percentiles of perplexity part head, middle and tail (CCNet, Wenzek
     et al. 2020, arXiv:1911.00359); empty: a tenth of `sources` that is kept apart."""
     max_bytes: PositiveInt | None = 32 << 20
-    """Text that is read at most; null: all. A model takes about ten times as much memory."""
+    """Text that is read at most; null: all. Training takes up to 60 times as much memory (2 GB at
+    the default), the model in each worker 8 to 16 times."""
     order: Annotated[int, Field(ge=1, le=6)] = 5
     """Words an n-gram, at most."""
     min_count: PositiveInt = 1
