@@ -143,10 +143,11 @@ def _digits(
     if i == end or _CLASSES[buffer[i]] != _DIGIT:
         return i
     head = i
-    if wanted & IPS and not _joined(buffer, begin, head):
+    if not _joined(buffer, begin, head):
         stop = _quad(buffer, end, head)
         if stop > 0 and not (stop < end and _WORD[buffer[stop]]):
-            out.append((IPV4, d, head, stop))
+            if wanted & IPS:
+                out.append((IPV4, d, head, stop))
             return stop
     plus = i > start and buffer[i - 1] == 43
     digits, groups, size, single, first, second = 0, 1, 0, 0, 0, 0
@@ -155,7 +156,7 @@ def _digits(
     while i < end:
         if _CLASSES[buffer[i]] == _DIGIT:
             if gap:
-                if (buffer[i - 1] == 32 or buffer[i - 1] == 40) and wanted & IPS:
+                if buffer[i - 1] == 32 or buffer[i - 1] == 40:
                     after = _quad(buffer, end, i)
                     if after > 0 and not (after < end and _WORD[buffer[after]]):
                         break

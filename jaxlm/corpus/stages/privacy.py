@@ -1,7 +1,8 @@
 """Editor: e-mail and IP addresses, telephone numbers and other private data give way to marks.
 
-Where two overlap, the first of these stays: secret, e-mail address, and then what begins first, of
-several readings of one number IP address, card, identity, telephone number.
+Secrets are looked for first, then e-mail addresses in what is left, then numbers from left to
+right; one number is an IP address before it is a card's, a card's before an identity's, and that
+before a telephone's. So no two places overlap.
 """
 
 import re
@@ -21,6 +22,8 @@ from jaxlm.corpus.stages.base import Changes, Edit, replaced
 from jaxlm.corpus.statistics import Analysis
 
 type Ints = NDArray[np.int64]
+type Place = tuple[int, int, str]
+"""Start and end in the buffer, kind."""
 
 MARKS = {
     "email": "EMAIL_ADDRESS",
@@ -72,17 +75,19 @@ SPANS: dict[str, Callable[[str, Rules], dict[str, list[tuple[int, int]]]]] = {"p
 def find(strings: Strings, rules: Privacy) -> tuple[Ints, Ints, Ints, Ints]:
     """Document, start, end (bytes of the buffer) and kind (index into MARKS) of each place, int64,
     rising and apart from each other."""
-    data = strings.buffer.tobytes()
     offsets = strings.offsets.tolist()
-    found: list[tuple[int, int, str]] = []
+    buffer = np.array(strings.buffer)
+    kept: list[Place] = []
     if "secret" in rules.find:
-        found += _secrets(data, offsets)
+        kept = _secrets(buffer.tobytes(), offsets)
+        _cover(buffer, kept)
     if "email" in rules.find:
-        found += _emails(data, offsets, np.flatnonzero(strings.buffer == ord("@")).tolist())
-    # the earlier of the list wins where two overlap
-    kept = _apart(found)
+        places = np.flatnonzero(buffer == ord("@")).tolist()
+        emails = list(_emails(buffer.tobytes(), offsets, places))
+        _cover(buffer, emails)
+        kept = sorted(kept + emails)
     if {"ip", "phone", "credit_card", "national_id"} & set(rules.find):
-        kept = _numbers(data, strings, rules, kept)
+        kept = _numbers(buffer, strings.offsets, rules, kept)
     start = np.array([a for a, _, _ in kept], np.int64)
     end = np.array([b for _, b, _ in kept], np.int64)
     order = list(MARKS)
@@ -91,22 +96,11 @@ def find(strings: Strings, rules: Privacy) -> tuple[Ints, Ints, Ints, Ints]:
     return document, start, end, name
 
 
-def _apart(found: list[tuple[int, int, str]]) -> list[tuple[int, int, str]]:
-    """Without those that overlap an earlier one of the list, by their start."""
-    kept: list[tuple[int, int, str]] = []
-    secrets = [each for each in found if each[2] == "secret"]
-    others = [each for each in found if each[2] != "secret"]
-    for group in (secrets, others):
-        taken, kept = kept, []
-        last = k = 0
-        for each in sorted(group):
-            while k < len(taken) and taken[k][1] <= each[0]:
-                k += 1
-            if each[0] >= last and not (k < len(taken) and taken[k][0] < each[1]):
-                kept.append(each)
-                last = each[1]
-        kept = sorted(taken + kept)
-    return kept
+def _cover(buffer: NDArray[np.uint8], places: list[Place]) -> None:
+    """Put brackets over what is found, so that nothing else is found in it or goes on into it."""
+    for start, end, _ in places:
+        buffer[start : end - 1] = ord("[")
+        buffer[end - 1] = ord("]")
 
 
 # --- e-mail addresses
@@ -116,17 +110,21 @@ _LOCAL = re.compile(rb"(?:" + _LETTER + rb"|_)(?:" + _LETTER + rb"|[._%+'-])*\Z"
 _HOST = re.compile(
     rb"@((?:" + _LETTER + rb"(?:(?:" + _LETTER + rb"|-){0,61}" + _LETTER + rb")?\.)+"
     rb"(?:xn--[A-Za-z0-9-]{2,59}[A-Za-z0-9]|[A-Za-z]{2,24}|(?:[\xd0-\xd4][\x80-\xbf]){2,24})"
-    rb"|\[[0-9]{1,3}(?:\.[0-9]{1,3}){3}\])(?![A-Za-z0-9_@(])(?!-[A-Za-z0-9])"
+    rb"|\[[0-9]{1,3}(?:\.[0-9]{1,3}){3}\])(?![A-Za-z0-9_@(])(?!-[A-Za-z0-9\[])"
 )
 _IMAGE = re.compile(rb"[1-9](?:\.\d)?x\.\w+", re.ASCII)  # icon@2x.png
 _LOCAL_BYTES = 64  # RFC 5321, 4.5.3.1.1
 _HOST_BYTES = 255
 
 
-def _emails(data: bytes, offsets: list[int], places: list[int]) -> Iterator[tuple[int, int, str]]:
+def _emails(data: bytes, offsets: list[int], places: list[int]) -> Iterator[Place]:
+    last = 0  # where the one before ends
     for at in places:
         d = bisect_right(offsets, at) - 1
-        begin, end = max(offsets[d], at - _LOCAL_BYTES - 1), min(offsets[d + 1], at + _HOST_BYTES)
+        begin, end = (
+            max(offsets[d], last, at - _LOCAL_BYTES - 1),
+            min(offsets[d + 1], at + _HOST_BYTES),
+        )
         host = _HOST.match(data[at:end])
         if host is None or _IMAGE.fullmatch(host[1]):
             continue
@@ -144,7 +142,8 @@ def _emails(data: bytes, offsets: list[int], places: list[int]) -> Iterator[tupl
         rest = data[at + host.end() : min(end, at + host.end() + 2)]
         if name == b"git" and re.match(rb":\S", rest):
             continue
-        yield at - len(name), at + host.end(), "email"
+        last = at + host.end()
+        yield at - len(name), last, "email"
 
 
 # --- keys and tokens
@@ -169,9 +168,8 @@ _SECRETS: tuple[tuple[bytes, bytes], ...] = (
     (b"sk-", rb"sk-(?:proj-|ant-|svcacct-)?[A-Za-z0-9_-]{40,}"),
 )
 _BLOCK = re.compile(
-    rb"-----BEGIN ((?:[A-Z0-9]+ ){0,3})PRIVATE KEY( BLOCK)?-----.{1,16384}?"
-    rb"-----END \1PRIVATE KEY\2-----",
-    re.DOTALL,
+    rb"(-----BEGIN ((?:[A-Z0-9]+ ){0,3})PRIVATE KEY( BLOCK|)-----"
+    rb"(?:[^-]|-(?!----)){1,16384}-----END \2PRIVATE KEY\3-----)"
 )
 # the secret half of an AWS key has no form of its own
 _NAMED = re.compile(
@@ -180,29 +178,30 @@ _NAMED = re.compile(
 )
 
 
-def _secrets(data: bytes, offsets: list[int]) -> Iterator[tuple[int, int, str]]:
-    for lead, form in _SECRETS:
-        pattern = re.compile(form + rb"(?![A-Za-z0-9_])")
+_LEADS = (
+    *((lead, re.compile(rb"(" + form + rb")(?![A-Za-z0-9_])")) for lead, form in _SECRETS),
+    (b"-----BEGIN ", _BLOCK),
+    (b"aws", _NAMED),
+    (b"AWS", _NAMED),
+)
+
+
+def _secrets(data: bytes, offsets: list[int]) -> list[Place]:
+    found: list[Place] = []
+    for lead, pattern in _LEADS:
         at = data.find(lead)
         while at >= 0:
             d = bisect_right(offsets, at) - 1
             match = pattern.match(data, at, offsets[d + 1])
-            before = data[at - 1 : at] if at > offsets[d] else b""
-            if match and not re.match(rb"[A-Za-z0-9_]", before):
-                yield at, match.end(), "secret"
+            joined = at > offsets[d] and re.match(rb"\w", data[at - 1 : at], re.ASCII)
+            if match and not joined:
+                found.append((*match.span(1), "secret"))
             at = data.find(lead, match.end() if match else at + len(lead))
-    for lead, pattern, group in (
-        (b"-----BEGIN ", _BLOCK, 0),
-        (b"aws", _NAMED, 1),
-        (b"AWS", _NAMED, 1),
-    ):
-        at = data.find(lead)
-        while at >= 0:
-            d = bisect_right(offsets, at) - 1
-            match = pattern.match(data, at, offsets[d + 1])
-            if match:
-                yield match.start(group), match.end(group), "secret"
-            at = data.find(lead, match.end() if match else at + len(lead))
+    kept: list[Place] = []
+    for place in sorted(found):
+        if not kept or kept[-1][1] <= place[0]:
+            kept.append(place)
+    return kept
 
 
 # --- numbers
@@ -210,7 +209,8 @@ def _secrets(data: bytes, offsets: list[int]) -> Iterator[tuple[int, int, str]]:
 _BEFORE = 32  # bytes before a number that tell what it is
 _ADDRESS = re.compile(
     rb"\b(?:ips?|ipv4|dns|(?:name)?servers?|hosts?|address(?:es)?|ping\w*|resolvers?|gateway|"
-    rb"router|proxy|connect\w*|listen\w*|client|from|traceroute)\b|://|\xe5\x9c\xb0\xe5\x9d\x80",
+    rb"router|proxy|connect\w*|listen\w*|client|from|traceroute|range|network|subnet)\b"
+    rb"|://|@|\xe5\x9c\xb0\xe5\x9d\x80",
     re.IGNORECASE,
 )
 _VERSION = re.compile(
@@ -239,14 +239,18 @@ _OTHER = re.compile(
 _DATE = re.compile(
     rb"(?<!\d)(?:(?:19|20)\d\d([-./])\d\d?\1\d\d?|\d\d?([-./])\d\d?\2(?:19|20)\d\d)(?!\d)"
 )
+_QUAD = re.compile(rb"\d{1,3}(?:\.\d{1,3}){3}")  # also 08.08.08.08, which is no address
 _ISBN = re.compile(rb"97[89][- ]?\d")
 _MARK = re.compile(rb"\[(?:" + "|".join(MARKS.values()).encode() + rb")\]")
+_NUMBER_MARK = rb"\[(?:IP_ADDRESS|PHONE_NUMBER|CREDIT_CARD|NATIONAL_ID)\]"
+_MARKED_BEFORE = re.compile(_NUMBER_MARK + rb"[^A-Za-z]{0,4}\Z")
+_MARKED_AFTER = re.compile(rb"[^A-Za-z\[]{0,4}" + _NUMBER_MARK)
 
 
 def _numbers(
-    data: bytes, strings: Strings, rules: Privacy, kept: list[tuple[int, int, str]]
-) -> list[tuple[int, int, str]]:
-    """What `kept` has, and the numbers between them."""
+    buffer: NDArray[np.uint8], borders: Ints, rules: Privacy, kept: list[Place]
+) -> list[Place]:
+    """What `kept` has, and the numbers between; borders: the documents' offsets."""
     wanted = (
         PHONES * ("phone" in rules.find)
         | CARDS * ("credit_card" in rules.find)
@@ -254,35 +258,33 @@ def _numbers(
         | IPS * ("ip" in rules.find)
     )
     kinds, documents, starts, ends = (
-        column.tolist()
-        for column in candidates(
-            np.ascontiguousarray(strings.buffer), strings.offsets, wanted, _lengths(rules.regions)
-        )
+        column.tolist() for column in candidates(buffer, borders, wanted, _lengths(rules.regions))
     )
-    offsets = strings.offsets.tolist()
-    out: list[tuple[int, int, str]] = []
+    offsets = borders.tolist()
+    data = buffer.tobytes()
+    out: list[Place] = []
     k = 0  # the next of kept
     for kind, d, start, end in zip(kinds, documents, starts, ends, strict=True):
         while k < len(kept) and kept[k][1] <= start:
             out.append(kept[k])
             k += 1
-        begin = max(offsets[d], start - _BEFORE)
-        if out:
-            if out[-1][1] > start:
-                continue
-            # what stands before another place says nothing of this one
-            begin = max(begin, out[-1][1])
-        before = data[begin:start].rpartition(b"\n")[2]
-        after = data[end : min(offsets[d + 1], end + 24)]
+        if out and out[-1][1] > start:
+            continue
+        # what stands before another place, or the mark of one, says nothing of this one
+        begin = max(offsets[d], start - 2 * _BEFORE)
+        before = data[max(begin, out[-1][1] if out else 0) : start]
+        after = data[end : min(offsets[d + 1], end + _BEFORE)]
+        if _MARKED_BEFORE.search(before) or _MARKED_AFTER.match(after):
+            continue  # it was judged when the mark was set
+        before = _MARK.split(before)[-1].rpartition(b"\n")[2][-_BEFORE:]
         if kind == NUMBER:
             place = _number(data[start:end], before, after, rules)
         else:
-            place = _ip(data[start:end], before, after, kind == IPV4, rules.private_ips)
+            listed = bool(out) and out[-1][2] == "ip" and out[-1][1] > max(offsets[d], start - 6)
+            place = _ip(data[start:end], before, after, kind == IPV4, rules.private_ips, listed)
         if place is None:
             continue
         low, high, name = start + place[0], start + place[1], place[2]
-        if k < len(kept) and kept[k][0] < high:
-            continue
         out.append((low, high, name))
     return out + kept[k:]
 
@@ -293,13 +295,15 @@ def _last(pattern: re.Pattern[bytes], text: bytes) -> int:
 
 
 def _ip(
-    text: bytes, before: bytes, after: bytes, four: bool, private: bool
-) -> tuple[int, int, str] | None:
-    """The address in text, where it is public (or any is wanted) and no version number."""
+    text: bytes, before: bytes, after: bytes, four: bool, private: bool, listed: bool
+) -> Place | None:
+    """The address in text, where it is public (or any is wanted) and no version number.
+
+    listed: it follows another.
+    """
     if not four:
         while text.endswith(b".") or (text.endswith(b":") and not text.endswith(b"::")):
             text, after = text[:-1], text[-1:] + after
-    before = _MARK.split(before)[-1]
     if re.match(rb"\w", after, re.ASCII):
         return None
     try:
@@ -329,16 +333,12 @@ def _ip(
         return None
     # small numbers are as often a version or a section
     small = max(address.packed) < 20 or (address.packed[3] == 0 and not after.startswith(b"/"))
-    return None if small and address_at < 0 else (0, len(text), "ip")
+    named = address_at >= 0 or listed or re.match(rb":\d", after) is not None
+    return (0, len(text), "ip") if named or not small else None
 
 
-def _number(
-    text: bytes, before: bytes, after: bytes, rules: Privacy
-) -> tuple[int, int, str] | None:
+def _number(text: bytes, before: bytes, after: bytes, rules: Privacy) -> Place | None:
     """What the groups of digits are: start and end in text, kind."""
-    if _MARK.search(before[-20:]) and len(before) - _last(_MARK, before) < 2:
-        return None  # it was judged when the mark was set
-    before = _MARK.split(before)[-1]
     digits = re.sub(rb"\D", b"", text)
     start = re.search(rb"\d", text)
     assert start is not None  # candidates have digits
@@ -437,7 +437,7 @@ def _phone(
     extension = re.match(rb"\s?(?:x|ext)\.?\s?\d", after, re.IGNORECASE)
     if not extension and _goes_on(after):
         return None
-    if re.search(rb"[$\xa3=_&?/]\(?$|\d,$|[A-Za-z0-9]-$", before):
+    if re.search(rb"[$\xa3=_&?/]\(?$|\d[,:]$|[A-Za-z0-9]-$", before):
         return None
     start = 0
     if text[:1] == b"(" and text.count(b"(") > text.count(b")"):
@@ -445,7 +445,7 @@ def _phone(
     if text[start:].count(b"(") != text[start:].count(b")"):
         return None
     number = text[start:]
-    if _DATE.search(number):
+    if _DATE.search(number) or _QUAD.fullmatch(number):
         return None
     if _ISBN.match(number) and len(digits) == 13 and _isbn(digits):
         return None
@@ -481,8 +481,19 @@ def _valid(number: str, regions: tuple[str, ...]) -> bool:
         ):
             whole = match.start == 0 and match.end == len(number)
             if whole and (american or match.number.country_code != 1):
-                return True
+                trunk = region is None or number.lstrip("(")[:1] == "0" or _prefix(region) != "0"
+                kind = phonenumbers.number_type(match.number)
+                if trunk or kind != phonenumbers.PhoneNumberType.FIXED_LINE:
+                    return True
     return False
+
+
+def _prefix(region: str) -> str:
+    """What is dialled before an area code: 0, 1, nothing, ..."""
+    from phonenumbers import PhoneMetadata
+
+    metadata = PhoneMetadata.metadata_for_region(region, None)
+    return "" if metadata is None else metadata.national_prefix or ""
 
 
 @cache
@@ -498,5 +509,5 @@ def _lengths(regions: tuple[str, ...]) -> NDArray[np.bool_]:
         assert metadata.general_desc is not None
         for length in metadata.general_desc.possible_length:
             out[length] = True
-            out[min(15, length + len(metadata.national_prefix or ""))] = True
+            out[min(15, length + len(_prefix(region)))] = True
     return out
