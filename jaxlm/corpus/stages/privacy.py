@@ -437,7 +437,7 @@ def _phone(
     extension = re.match(rb"\s?(?:x|ext)\.?\s?\d", after, re.IGNORECASE)
     if not extension and _goes_on(after):
         return None
-    if re.search(rb"[$\xa3=_&?/]\(?$|\d[,:]$|[A-Za-z0-9]-$", before):
+    if re.search(rb"[$\xa3=_&?/]\(?$|\d[,:.]$|[A-Za-z0-9]-?$", before):
         return None
     start = 0
     if text[:1] == b"(" and text.count(b"(") > text.count(b")"):

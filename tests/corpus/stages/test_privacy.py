@@ -242,6 +242,8 @@ def test_arbitrary_text(parts: list[str]) -> None:
 
 @settings(deadline=None, max_examples=500)
 @given(texts)
+@example("0@0.AA016/000000")
+@example("0@0.AA-AA00 00 00A")
 def test_a_second_time_changes_nothing(text: str) -> None:
     once = mask(text, ALL)
     assert mask(once, ALL) == once
