@@ -139,6 +139,8 @@ def _emails(data: bytes, offsets: list[int], places: list[int]) -> Iterator[Plac
             continue
         if before.endswith(b"@") or host[1].startswith((b"self.", b"cls.")):
             continue
+        if _MARKED_BEFORE.search(data[max(offsets[d], at - len(name) - _BEFORE) : at - len(name)]):
+            continue  # it was judged when the mark was set
         rest = data[at + host.end() : min(end, at + host.end() + 2)]
         if name == b"git" and re.match(rb":\S", rest):
             continue

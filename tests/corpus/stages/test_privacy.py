@@ -244,6 +244,7 @@ def test_arbitrary_text(parts: list[str]) -> None:
 @given(texts)
 @example("0@0.AA016/000000")
 @example("0@0.AA-AA00 00 00A")
+@example("@01010000.0.A@0.AA")
 def test_a_second_time_changes_nothing(text: str) -> None:
     once = mask(text, ALL)
     assert mask(once, ALL) == once
