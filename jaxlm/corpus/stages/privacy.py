@@ -246,7 +246,7 @@ _ISBN = re.compile(rb"97[89][- ]?\d")
 _MARK = re.compile(rb"\[(?:" + "|".join(MARKS.values()).encode() + rb")\]")
 _NUMBER_MARK = rb"\[(?:IP_ADDRESS|PHONE_NUMBER|CREDIT_CARD|NATIONAL_ID)\]"
 _MARKED_BEFORE = re.compile(_NUMBER_MARK + rb"[^A-Za-z]{0,4}\Z")
-_MARKED_AFTER = re.compile(rb"[^A-Za-z\[]{0,4}" + _NUMBER_MARK)
+_MARKED_AFTER = re.compile(rb"[^\[]{0,6}" + _NUMBER_MARK)
 
 
 def _numbers(

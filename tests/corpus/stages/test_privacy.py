@@ -245,6 +245,7 @@ def test_arbitrary_text(parts: list[str]) -> None:
 @example("0@0.AA016/000000")
 @example("0@0.AA-AA00 00 00A")
 @example("@01010000.0.A@0.AA")
+@example("11010519491231002X/2000:0::0")
 def test_a_second_time_changes_nothing(text: str) -> None:
     once = mask(text, ALL)
     assert mask(once, ALL) == once
