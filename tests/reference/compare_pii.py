@@ -14,7 +14,7 @@ import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 FOLDER = Path(__file__).parent
 REGIONS = ("US", "GB", "FR", "DE", "CN")
@@ -57,16 +57,14 @@ def datatrove(texts: list[str]) -> list[Found]:
 
 
 def ours(texts: list[str], regions: tuple[str, ...] = REGIONS) -> list[Found]:
-    from jaxlm.config.privacy import Privacy
+    from jaxlm.config.privacy import Privacy, PrivateKind
     from jaxlm.corpus.documents import Strings
-    from jaxlm.corpus.stages.privacy import MARKS, find
+    from jaxlm.corpus.stages.privacy import find
 
-    kinds = list(MARKS)
+    kinds = get_args(PrivateKind)
     strings = Strings.of(text.encode() for text in texts)
     out: list[Found] = [[] for _ in texts]
-    for d, start, end, k in zip(
-        *find(strings, Privacy(find=tuple(kinds), regions=regions)), strict=True
-    ):
+    for d, start, end, k in zip(*find(strings, Privacy(find=kinds, regions=regions)), strict=True):
         data, at = strings[d], strings.offsets[d]
         place = [len(data[: start - at].decode()), len(data[: end - at].decode()), kinds[k]]
         out[d].append(place)
@@ -108,7 +106,8 @@ def reference() -> None:
         for found in ours(texts, ("US",))
     ]
     theirs = elsewhere(sys.argv[1], "dolma_fast", texts)
-    equal, classes, examples = 0, Counter[str](), {}
+    equal, classes = 0, Counter[str]()
+    examples: dict[str, list[str]] = {}
     for record, text, a, b in zip(records, texts, mine, theirs, strict=True):
         assert len(b) == record["dolma_pii"], record["id"]
         equal += len(a) == len(b)

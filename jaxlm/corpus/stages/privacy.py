@@ -34,6 +34,7 @@ MARKS = {
     "national_id": "NATIONAL_ID",
 }
 """What is looked for -> its name in changes and, in brackets, in the text."""
+_FILLS = tuple(f"[{name}]".encode() for name in MARKS.values())
 
 
 def privacy(texts: Analysis, rules: Rules) -> Edit:
@@ -47,7 +48,7 @@ def privacy(texts: Analysis, rules: Rules) -> Edit:
         own = document[name == list(MARKS).index(kind)]
         tags[kind] = np.bincount(own, minlength=n).astype(np.float64)
     names = tuple(MARKS.values())
-    fills = [f"[{names[k]}]".encode() for k in name.tolist()]
+    fills = [_FILLS[k] for k in name.tolist()]
     begin = strings.offsets[document]
     changes = Changes(names, document, name, start - begin, end - begin)
     return Edit(tags, replaced(strings, start, end, fills), changes)
@@ -74,7 +75,41 @@ SPANS: dict[str, Callable[[str, Rules], dict[str, list[tuple[int, int]]]]] = {"p
 
 def find(strings: Strings, rules: Privacy) -> tuple[Ints, Ints, Ints, Ints]:
     """Document, start, end (bytes of the buffer) and kind (index into MARKS) of each place, int64,
-    rising and apart from each other."""
+    rising and apart from each other.
+
+    A mark in the place of one thing may free its neighbour (the rest of a word, of a row of
+    digits), so texts are looked at again until nothing more is found: with marks in its places a
+    text has no place left.
+    """
+    document, start, end, name = _look(strings, rules)
+    last = np.unique(document)  # documents with a place in the round before
+    while len(last):
+        at = np.flatnonzero(np.isin(document, last))
+        texts = strings.take(np.isin(np.arange(len(strings)), last))
+        # from the buffer of all texts to that of these ones
+        shift = (strings.offsets[last] - texts.offsets[:-1])[np.searchsorted(last, document[at])]
+        starts, ends = start[at] - shift, end[at] - shift
+        fills = [_FILLS[k] for k in name[at].tolist()]
+        marked = replaced(texts, starts, ends, fills)
+        found, low, high, kind = _look(marked, rules)
+        # and back: what stands after a mark has moved by what the marks before it have grown
+        sizes = np.array([len(fill) for fill in fills], np.int64)
+        grown = np.cumsum(sizes - (ends - starts))
+        before = np.searchsorted(ends + grown, low, side="right")
+        moved = np.concatenate([np.zeros(1, np.int64), grown])[before]
+        found = last[found]
+        moved -= strings.offsets[found] - texts.offsets[np.searchsorted(last, found)]
+        document = np.concatenate([document, found])
+        start, end = np.concatenate([start, low - moved]), np.concatenate([end, high - moved])
+        name = np.concatenate([name, kind])
+        order = np.argsort(start)
+        document, start, end, name = document[order], start[order], end[order], name[order]
+        last = np.unique(found)
+    return document, start, end, name
+
+
+def _look(strings: Strings, rules: Privacy) -> tuple[Ints, Ints, Ints, Ints]:
+    """What one look at the texts finds, as `find` gives it."""
     offsets = strings.offsets.tolist()
     buffer = np.array(strings.buffer)
     kept: list[Place] = []
@@ -110,9 +145,14 @@ _LOCAL = re.compile(rb"(?:" + _LETTER + rb"|_)(?:" + _LETTER + rb"|[._%+'-])*\Z"
 _HOST = re.compile(
     rb"@((?:" + _LETTER + rb"(?:(?:" + _LETTER + rb"|-){0,61}" + _LETTER + rb")?\.)+"
     rb"(?:xn--[A-Za-z0-9-]{2,59}[A-Za-z0-9]|[A-Za-z]{2,24}|(?:[\xd0-\xd4][\x80-\xbf]){2,24})"
-    rb"|\[[0-9]{1,3}(?:\.[0-9]{1,3}){3}\])(?![A-Za-z0-9_@(])(?!-[A-Za-z0-9\[])"
+    rb"|\[[0-9]{1,3}(?:\.[0-9]{1,3}){3}\])(?![A-Za-z0-9@(])(?![_-][A-Za-z0-9_])"
 )
-_IMAGE = re.compile(rb"[1-9](?:\.\d)?x\.\w+", re.ASCII)  # icon@2x.png
+_NO_HOST = re.compile(
+    rb"[1-9](?:\.\d)?x\.\w+"  # icon@2x.png
+    rb"|.*\.(?:local|localdomain|internal|lan|service|socket|timer|mount|path|slice|scope)",
+    re.ASCII | re.IGNORECASE,
+)
+_SENTENCE = re.compile(rb"(.+\.[a-z]{2,})\.[A-Z][a-z]+")  # a@example.com.Then no space
 _LOCAL_BYTES = 64  # RFC 5321, 4.5.3.1.1
 _HOST_BYTES = 255
 
@@ -126,25 +166,26 @@ def _emails(data: bytes, offsets: list[int], places: list[int]) -> Iterator[Plac
             min(offsets[d + 1], at + _HOST_BYTES),
         )
         host = _HOST.match(data[at:end])
-        if host is None or _IMAGE.fullmatch(host[1]):
+        if host is None or _NO_HOST.fullmatch(host[1]):
             continue
+        sentence = _SENTENCE.fullmatch(host[1])
+        stop = at + (sentence or host).end(1) + (1 if sentence else 0)
         left = data[begin:at]
         local = _LOCAL.search(left)
         if local is None or len(local[0]) > _LOCAL_BYTES:
             continue
         name, before = local[0], left[: local.start()]
+        if data[stop : min(end, stop + 1)] == b"_":
+            name = name.lstrip(b"_")  # _a@example.com_ is emphasis
         # user@site of a URL, git@site:path, @user@site of a social network, a part of a matrix
         # product (a@self.b)
         if before.rpartition(b"://")[1] and not re.search(rb"://\S*[/\s?]", before):
             continue
         if before.endswith(b"@") or host[1].startswith((b"self.", b"cls.")):
             continue
-        if _MARKED_BEFORE.search(data[max(offsets[d], at - len(name) - _BEFORE) : at - len(name)]):
-            continue  # it was judged when the mark was set
-        rest = data[at + host.end() : min(end, at + host.end() + 2)]
-        if name == b"git" and re.match(rb":\S", rest):
+        if name == b"git" and re.match(rb":\S", data[stop : min(end, stop + 2)]):
             continue
-        last = at + host.end()
+        last = stop
         yield at - len(name), last, "email"
 
 
@@ -244,9 +285,6 @@ _DATE = re.compile(
 _QUAD = re.compile(rb"\d{1,3}(?:\.\d{1,3}){3}")  # also 08.08.08.08, which is no address
 _ISBN = re.compile(rb"97[89][- ]?\d")
 _MARK = re.compile(rb"\[(?:" + "|".join(MARKS.values()).encode() + rb")\]")
-_NUMBER_MARK = rb"\[(?:IP_ADDRESS|PHONE_NUMBER|CREDIT_CARD|NATIONAL_ID)\]"
-_MARKED_BEFORE = re.compile(_NUMBER_MARK + rb"[^A-Za-z]{0,4}\Z")
-_MARKED_AFTER = re.compile(rb"[^\[]{0,6}" + _NUMBER_MARK)
 
 
 def _numbers(
@@ -276,8 +314,6 @@ def _numbers(
         begin = max(offsets[d], start - 2 * _BEFORE)
         before = data[max(begin, out[-1][1] if out else 0) : start]
         after = data[end : min(offsets[d + 1], end + _BEFORE)]
-        if _MARKED_BEFORE.search(before) or _MARKED_AFTER.match(after):
-            continue  # it was judged when the mark was set
         before = _MARK.split(before)[-1].rpartition(b"\n")[2][-_BEFORE:]
         if kind == NUMBER:
             place = _number(data[start:end], before, after, rules)
@@ -324,14 +360,16 @@ def _ip(
             ok = address.is_global and int(address) >> 125 == 1 and groups > 2
         return (0, len(text), "ip") if ok else None
     assert isinstance(address, IPv4Address)
-    if not (private or address.is_global) or _AFTER_IP.match(after):
+    public = address.is_global and not address.is_multicast
+    if not (private or public) or _AFTER_IP.match(after):
         return None
     if re.search(rb"[\w.][.-]$|[$\xa3]$", before, re.ASCII) and not re.search(
         rb"\d+\.\d+\.\d+-$", before
     ):
         return None
     address_at, version_at = _last(_ADDRESS, before), _last(_VERSION, before)
-    if version_at > address_at:
+    # the version in `version 1.2.3.4 from 8.8.8.8` is the number before
+    if version_at > address_at and not _QUAD.search(before[version_at:]):
         return None
     # small numbers are as often a version or a section
     small = max(address.packed) < 20 or (address.packed[3] == 0 and not after.startswith(b"/"))
@@ -414,7 +452,8 @@ def _national(text: bytes, digits: bytes, before: bytes, after: bytes) -> tuple[
     free = not re.search(rb"\w$|\w[-.,/]$", before, re.ASCII)
     if len(digits) == 9 and free and not _goes_on(after):
         named = _SOCIAL.search(before)
-        if _SSN.fullmatch(text) and (named or b"-" in text) and not _OTHER.search(before):
+        other = any(match[0].lower() != b"id" for match in _OTHER.finditer(before))
+        if _SSN.fullmatch(text) and (named or b"-" in text) and not other:
             return 0, len(text)
         if named and text == digits and _SSN.fullmatch(b"-".join((text[:3], text[3:5], text[5:]))):
             return 0, len(text)
@@ -439,7 +478,9 @@ def _phone(
     extension = re.match(rb"\s?(?:x|ext)\.?\s?\d", after, re.IGNORECASE)
     if not extension and _goes_on(after):
         return None
-    if re.search(rb"[$\xa3=_&?/]\(?$|\d[,:.]$|[A-Za-z0-9]-?$", before):
+    if re.search(rb"\d[,:.]$|[A-Za-z0-9]-?$", before):
+        return None
+    if re.search(rb"[$\xa3=_&?/]\(?$", before) and not text.startswith(b"+"):
         return None
     start = 0
     if text[:1] == b"(" and text.count(b"(") > text.count(b")"):
@@ -483,7 +524,7 @@ def _valid(number: str, regions: tuple[str, ...]) -> bool:
         ):
             whole = match.start == 0 and match.end == len(number)
             if whole and (american or match.number.country_code != 1):
-                trunk = region is None or number.lstrip("(")[:1] == "0" or _prefix(region) != "0"
+                trunk = region is None or number[:1] in "0(" or _prefix(region) != "0"
                 kind = phonenumbers.number_type(match.number)
                 if trunk or kind != phonenumbers.PhoneNumberType.FIXED_LINE:
                     return True
@@ -510,6 +551,6 @@ def _lengths(regions: tuple[str, ...]) -> NDArray[np.bool_]:
         assert metadata is not None  # the section has checked the regions
         assert metadata.general_desc is not None
         for length in metadata.general_desc.possible_length:
-            out[length] = True
+            out[min(15, length)] = True
             out[min(15, length + len(_prefix(region)))] = True
     return out

@@ -4,24 +4,26 @@ import json
 import re
 from collections import Counter
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
 import zstandard
 from hypothesis import example, given, settings
 from hypothesis import strategies as some
+from phonenumbers import SUPPORTED_REGIONS
 from pydantic import ValidationError
 
 from jaxlm.config.corpus import Prepare, Source
-from jaxlm.config.privacy import Privacy
+from jaxlm.config.privacy import Privacy, PrivateKind
 from jaxlm.corpus.documents import Documents, Strings
 from jaxlm.corpus.stages import EDITORS, SPANS, Edit, decide
-from jaxlm.corpus.stages.privacy import MARKS, chinese_id, find, luhn
+from jaxlm.corpus.stages.privacy import chinese_id, find, luhn
 from jaxlm.corpus.stages.sets import SETS
 from jaxlm.corpus.statistics import Analysis
 
 REFERENCE = Path(__file__).parents[2] / "reference"
-KINDS = tuple(MARKS)
+KINDS = get_args(PrivateKind)
 ALL = Privacy(find=KINDS, regions=("US", "GB", "FR", "DE", "CN"))
 US = Privacy(find=KINDS)
 
@@ -117,6 +119,16 @@ def test_counts_beside_dolma() -> None:
         ("11010519491231002x", "[NATIONAL_ID]"),
         ("110105194912310021", "110105194912310021"),
         ("AKIAIOSFODNN7EXAMPLE", "[SECRET]"),
+        ("a@example.com.Then wait", "[EMAIL_ADDRESS].Then wait"),
+        ("_a@example.com_ a@example.com_b", "_[EMAIL_ADDRESS]_ a@example.com_b"),
+        ("a@host.local getty@tty1.service", "a@host.local getty@tty1.service"),
+        ("version 1.2.3.4 on 198.41.0.4", "version 1.2.3.4 on [IP_ADDRESS]"),
+        ("224.0.0.1", "224.0.0.1"),
+        ("(+1 202 555 0143/+1 202 555 0144)", "([PHONE_NUMBER]/[PHONE_NUMBER])"),
+        ("ID: 219-09-9999", "ID: [NATIONAL_ID]"),
+        # what a mark frees is found, too
+        ("a@example.com+b@example.com", "[EMAIL_ADDRESS]+[EMAIL_ADDRESS]"),
+        ("host 8.8.8.8::a@example.com", "host [IP_ADDRESS]::[EMAIL_ADDRESS]"),
     ],
 )
 def test_examples(text: str, masked: str) -> None:
@@ -139,6 +151,9 @@ def test_regions() -> None:
     for region, own in zip(("GB", "FR", "CN", "DE"), texts, strict=True):
         assert found(Privacy(regions=(region,)), own)[0]
     assert not any(found(Privacy(), *texts))
+    assert found(Privacy(regions=("BR",)), "(11) 2345-6789")[0]
+    for region in SUPPORTED_REGIONS:
+        assert found(Privacy(regions=(region,)), "a@example.com, +1 202 555 0143")[0]
 
 
 def test_private_addresses_by_choice() -> None:
