@@ -1,8 +1,10 @@
 """The sections `prepare.classifiers`, `prepare.toxicity` and `prepare.quality.perplexity`."""
 
 from typing import Annotated, Literal, Self, get_args
+from urllib.parse import urlsplit
 
 from pydantic import (
+    AfterValidator,
     Field,
     NonNegativeFloat,
     NonNegativeInt,
@@ -18,6 +20,13 @@ type Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
 type Path = Annotated[str, Field(min_length=1)]
 JigsawLabel = Literal["toxic", "severe_toxic", "obscene", "threat", "insult", "identity_hate"]
 JIGSAW_LABELS: tuple[JigsawLabel, ...] = get_args(JigsawLabel)
+
+
+def _with_host(url: str) -> str:
+    """Raise ValueError for a URL without a host, or that is none."""
+    if not urlsplit(url).hostname:
+        raise ValueError(f"{url!r} names no host")
+    return url
 
 
 class Training(Section):
@@ -110,7 +119,7 @@ class HuggingFace(_Classifier):
     label: Annotated[str, Field(min_length=1)] | None = None
     """The label whose probability is the score; null: the output itself of a model with one, the
     probability of the last label of another."""
-    max_tokens: PositiveInt = 512
+    max_tokens: Annotated[int, Field(ge=8)] = 512
     """A longer text is scored in windows of so many tokens, whose mean counts."""
     batch_size: PositiveInt = 32
     """Windows at a time."""
@@ -131,8 +140,8 @@ class Http(_Classifier):
 
     kind: Literal["http"]
     """What scores."""
-    url: Annotated[str, Field(pattern=r"^https?://")]
-    """Where to POST."""
+    url: Annotated[str, Field(pattern=r"^https?://[!-~]+$"), AfterValidator(_with_host)]
+    """Where to POST; a redirect is not followed."""
     token_variable: Annotated[str, Field(pattern=r"^[A-Z_][A-Z0-9_]*$")] | None = None
     """Environment variable with a bearer token; null: none is sent."""
     instruction: str | None = None

@@ -4,8 +4,10 @@ All processes of a machine share one SQLite file: scores by the hash of what was
 been spent, and when the next call may be made.
 """
 
+import email.utils
 import hashlib
 import http.client
+import itertools
 import json
 import math
 import os
@@ -23,6 +25,15 @@ from jaxlm.errors import UserError
 
 MOST_BYTES = 16 << 20
 LONGEST_WAIT = 60.0
+LONGEST_QUEUE = 1000
+"""Calls that may wait for their turn; a turn farther off is that of a clock which was set back."""
+
+
+class _Stay(urllib.request.HTTPRedirectHandler):
+    """Follows no redirect: token and texts go to the URL of the config and nowhere else."""
+
+    def redirect_request(self, *_: Any) -> None:
+        """None makes the redirect an HTTPError."""
 
 
 class Endpoint:
@@ -40,9 +51,15 @@ class Endpoint:
                     "is not set; put the endpoint's token there"
                 )
             self.headers["Authorization"] = f"Bearer {token}"
-        path = Path(config.cache).expanduser()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self.path = path
+        self.opener = urllib.request.build_opener(_Stay)
+        self.path = Path(config.cache).expanduser()
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(
+                f"classifier {config.name}: {self.path.parent}: {error.strerror}; "
+                "choose another cache"
+            ) from None
         with self._database() as database:
             database.execute("CREATE TABLE IF NOT EXISTS scores (key BLOB PRIMARY KEY, score REAL)")
             database.execute(
@@ -66,12 +83,13 @@ class Endpoint:
                     known[key] = row[0]
         missing = {key: text for key, text in zip(keys, texts, strict=True) if key not in known}
         while missing:
-            batch = list(missing.items())[: self.config.batch_size]
-            allowed = self._reserve(len(batch))
-            if allowed == 0:
+            batch = list(itertools.islice(missing.items(), self.config.batch_size))
+            batch = batch[: self._reserve(len(batch))]
+            scores = self._ask([text for _, text in batch]) if batch else None
+            if scores is None:
+                if self.config.when_spent == "refuse":
+                    raise self._used_up()
                 break
-            batch = batch[:allowed]
-            scores = self._ask([text for _, text in batch])
             with self._database() as database:
                 for (key, _), score in zip(batch, scores, strict=True):
                     database.execute("INSERT OR REPLACE INTO scores VALUES (?, ?)", (key, score))
@@ -94,6 +112,11 @@ class Endpoint:
                 connection.execute("COMMIT")
             finally:
                 connection.close()
+        except sqlite3.OperationalError as error:  # locked, read-only, no room
+            raise UserError(
+                f"classifier {self.config.name}: {self.path}: {error}; mend that, or choose "
+                "another cache"
+            ) from None
         except sqlite3.DatabaseError as error:
             raise UserError(
                 f"classifier {self.config.name}: {self.path}: {error}; remove the file to begin "
@@ -111,12 +134,17 @@ class Endpoint:
             if left > 0 and (config.max_calls is None or calls < config.max_calls):
                 database.execute("UPDATE spent SET documents = documents + ?", (left,))
                 return int(left)
-        if config.when_spent == "unjudged":
-            return 0
-        name = "max_documents" if left <= 0 else "max_calls"
-        raise UserError(
-            f"classifier {config.name}: the budget is used up ({calls} calls, {sent} documents); "
-            f"raise {name} or set when_spent: unjudged. Scores so far are kept in {self.path}"
+        return 0
+
+    def _used_up(self) -> UserError:
+        with self._database() as database:
+            calls, sent, _ = database.execute("SELECT * FROM spent").fetchone()
+        most = self.config.max_documents
+        name = "max_documents" if most is not None and sent >= most else "max_calls"
+        return UserError(
+            f"classifier {self.config.name}: the budget is used up ({calls} calls, {sent} "
+            f"documents); raise {name} or set when_spent: unjudged. Scores so far are kept in "
+            f"{self.path}"
         )
 
     def _call(self) -> bool:
@@ -125,15 +153,14 @@ class Endpoint:
             calls, _, free = database.execute("SELECT * FROM spent").fetchone()
             if self.config.max_calls is not None and calls >= self.config.max_calls:
                 return False
-            turn = max(time.time(), min(free, time.time() + LONGEST_WAIT))
-            database.execute(
-                "UPDATE spent SET calls = calls + 1, free = ?",
-                (turn + 1 / self.config.calls_per_second,),
-            )
+            apart, now = 1 / self.config.calls_per_second, time.time()
+            turn = now if free > now + LONGEST_QUEUE * apart else max(now, free)
+            database.execute("UPDATE spent SET calls = calls + 1, free = ?", (turn + apart,))
         time.sleep(max(0.0, turn - time.time()))
         return True
 
-    def _ask(self, texts: list[str]) -> list[float]:
+    def _ask(self, texts: list[str]) -> list[float] | None:
+        """The endpoint's scores; None when the budget of calls ends before it gives them."""
         config = self.config
         body: dict[str, Any] = {"texts": texts}
         if config.instruction is not None:
@@ -141,13 +168,13 @@ class Endpoint:
         request = urllib.request.Request(
             config.url, json.dumps(body).encode(), self.headers, method="POST"
         )
-        failure = "no call was left"
+        failure = ""
         for attempt in range(config.retries + 1):
             if not self._call():
-                break
+                return None
             wait = 0.5 * 2**attempt
             try:
-                with urllib.request.urlopen(request, timeout=config.timeout_seconds) as response:
+                with self.opener.open(request, timeout=config.timeout_seconds) as response:
                     return self._scores(response.read(MOST_BYTES), len(texts))
             except urllib.error.HTTPError as error:
                 text = error.read(300).decode(errors="replace").strip()
@@ -156,15 +183,14 @@ class Endpoint:
                     raise UserError(
                         f"classifier {config.name}: {config.url} refuses: {failure}"
                     ) from None
-                asked = error.headers.get("Retry-After", "")
-                wait = float(asked) if asked.isdecimal() else wait
+                wait = retry_after(error.headers.get("Retry-After", ""), time.time(), wait)
             except (OSError, http.client.HTTPException) as error:
                 failure = str(error) or type(error).__name__
             if attempt < config.retries:
                 time.sleep(min(wait, LONGEST_WAIT))
         raise UserError(
-            f"classifier {config.name}: {config.url} does not answer after {attempt + 1} attempts: "
-            f"{failure}. Scores so far are kept in {self.path}"
+            f"classifier {config.name}: {config.url} does not answer after {config.retries + 1} "
+            f"attempts: {failure}. Scores so far are kept in {self.path}"
         )
 
     def _scores(self, raw: bytes, number: int) -> list[float]:
@@ -173,7 +199,7 @@ class Endpoint:
             good = len(scores) == number and all(
                 type(score) in (int, float) and math.isfinite(score) for score in scores
             )
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
             good = False
         if not good:
             head = raw[:200].decode(errors="replace")
@@ -182,3 +208,14 @@ class Endpoint:
                 f'{{"scores": [...]}} with {number} numbers'
             )
         return [float(score) for score in scores]
+
+
+def retry_after(header: str, now: float, otherwise: float) -> float:
+    """Seconds to wait by a header Retry-After: a number of them, or the date when they are over
+    (RFC 9110, section 10.2.3); `otherwise` when it is neither."""
+    if header.strip().isdecimal():
+        return float(header)
+    try:
+        return max(0.0, email.utils.parsedate_to_datetime(header).timestamp() - now)
+    except ValueError:
+        return otherwise

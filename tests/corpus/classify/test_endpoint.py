@@ -2,6 +2,7 @@
 
 import json
 import math
+import sqlite3
 import threading
 import time
 from collections.abc import Iterator
@@ -10,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from jaxlm.config.classifiers import Http
-from jaxlm.corpus.classify.endpoint import Endpoint
+from jaxlm.corpus.classify.endpoint import Endpoint, retry_after
 from jaxlm.errors import UserError
 
 
@@ -108,6 +110,23 @@ def test_failures_are_tried_again_within_the_budget(server: Server, tmp_path: Pa
     assert len(server.calls) == 5
     with pytest.raises(UserError, match="used up"):
         Endpoint(config(server, tmp_path, max_calls=5))(["newer"])
+    # the budget ends between two attempts
+    server.script = [(500, b"oh", {"Retry-After": "0"})]
+    with pytest.raises(UserError, match=r"used up \(6 calls"):
+        Endpoint(config(server, tmp_path, max_calls=6))(["newer"])
+    server.script = [(500, b"oh", {"Retry-After": "0"})]
+    left = Endpoint(config(server, tmp_path, max_calls=7, when_spent="unjudged"))
+    assert math.isnan(left(["newer"])[0])
+    assert len(server.calls) == 7
+
+
+def test_waiting_as_a_server_asks() -> None:
+    now = 784111767.0  # ten seconds before the date that RFC 9110 has as its example
+    assert retry_after("Sun, 06 Nov 1994 08:49:37 GMT", now, 0.5) == 10
+    assert retry_after("Sun, 06 Nov 1994 08:49:37 GMT", now + 99, 0.5) == 0
+    assert retry_after("120", now, 0.5) == 120
+    for nothing in ("", "soon", "-1", "1.5"):
+        assert retry_after(nothing, now, 0.5) == 0.5
 
 
 @pytest.mark.parametrize(
@@ -119,6 +138,9 @@ def test_failures_are_tried_again_within_the_budget(server: Server, tmp_path: Pa
         ((200, b'{"scores": ["x"]}', {}), "with 1 numbers"),
         ((200, b'{"scores": [NaN]}', {}), "with 1 numbers"),
         ((200, b"[1]", {}), "with 1 numbers"),
+        ((200, b'{"scores": [1' + b"0" * 400 + b"]}", {}), "with 1 numbers"),
+        ((200, b"[" * 100_000, {}), "with 1 numbers"),
+        ((302, b"", {"Location": "/elsewhere"}), "refuses: status 302"),
     ],
 )
 def test_what_makes_no_sense_is_told(
@@ -137,6 +159,26 @@ def test_calls_are_spaced(server: Server, tmp_path: Path) -> None:
     assert time.monotonic() - begin >= 3 / 20
 
 
+def test_a_slow_rate_holds_for_all_who_wait(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judge = Endpoint(config(server, tmp_path, batch_size=1, calls_per_second=0.01))
+    waits: list[float] = []
+    monkeypatch.setattr(time, "sleep", waits.append)  # as processes that ask at the same time
+    judge(["a", "b", "c", "d"])
+    assert waits == pytest.approx([0, 100, 200, 300], abs=5)
+    with sqlite3.connect(tmp_path / "scores.sqlite") as database:  # the clock was a year ahead
+        database.execute("UPDATE spent SET free = free + 3e7")
+    judge(["e"])
+    assert waits[-1] == 0
+
+
+@pytest.mark.parametrize("url", ["http://[", "https://", "http:///x", "http://a b/", "ftp://a"])
+def test_a_url_that_is_none_is_refused(url: str) -> None:
+    with pytest.raises(ValidationError):
+        Http(name="judge", kind="http", url=url)
+
+
 def test_the_token_comes_from_the_environment(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -153,6 +195,11 @@ def test_nobody_there_and_a_broken_cache(server: Server, tmp_path: Path) -> None
     gone = section.model_copy(update={"url": "http://127.0.0.1:9/"})
     with pytest.raises(UserError, match="does not answer after 1 attempts"):
         Endpoint(gone)(["a"])
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="choose another cache"):
+        Endpoint(section.model_copy(update={"cache": str(tmp_path / "file" / "scores.sqlite")}))
+    with pytest.raises(UserError, match="mend that, or choose another cache"):
+        Endpoint(section.model_copy(update={"cache": str(tmp_path)}))
     (tmp_path / "scores.sqlite").write_bytes(b"no database" * 100)
     with pytest.raises(UserError, match="remove the file to begin anew"):
         Endpoint(section)
