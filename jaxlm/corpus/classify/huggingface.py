@@ -34,9 +34,14 @@ def open_classifier(
         network: Any = AutoModelForSequenceClassification.from_pretrained(
             model, use_safetensors=True
         ).eval()
-    except (OSError, ValueError) as error:
-        reason = str(error).strip().split("\n")[0]
+    except Exception as error:  # of many libraries; whatever it is, this model cannot be used
+        reason = str(error).strip().split("\n")[0] or type(error).__name__
         raise UserError(f"classifier {name}: {model} cannot be loaded: {reason}") from None
+    if not tokenizer.is_fast or tokenizer.pad_token is None:
+        raise UserError(
+            f"classifier {name}: {model} has no fast tokenizer with a padding token; save one with "
+            "the model"
+        )
     labels = {text: number for number, text in network.config.id2label.items()}
     if label is not None and label not in labels:
         raise UserError(

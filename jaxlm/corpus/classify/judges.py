@@ -3,6 +3,7 @@
 import importlib
 import importlib.util
 import math
+import sys
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
@@ -36,21 +37,41 @@ def judge(config: Section) -> Judge:
         score(Strings.of([b"a"]), Spans(one[:1], one[1:], one))  # compiles
         return score
     if isinstance(config, Http):
-        return _of_texts(config.name, Endpoint(config))
+        return _of_texts(Endpoint(config))
     if isinstance(config, PythonFunction):
-        return _of_texts(config.name, _function(config))
-    return _of_texts(config.name, open_classifier(
+        return _of_texts(_function(config))
+    network = open_classifier(
         config.name, config.model, config.label, config.max_tokens, config.batch_size
-    ))  # fmt: skip
+    )
+    return _of_texts(lambda texts: _finite(config.name, network(texts)))
 
 
-def check(config: Section) -> None:
-    """Raise UserError for a classifier that cannot be opened, as far as that shows cheaply."""
+def files(config: Section) -> list[Path]:
+    """Local files that a classifier is made of. Raises UserError for one that cannot be opened, as
+    far as that shows cheaply."""
+    if isinstance(config, Linear):
+        assert config.path is not None, "filled in when the config is resolved"
+        needed = [Path(config.path) / name for name in LinearModel.FILES]
+        if not all(path.exists() for path in needed):
+            raise UserError(
+                f"classifiers: {config.path} holds no classifier; train it with: jaxlm prepare "
+                f"CONFIG --train-classifier {config.name}"
+            )
+        return needed
     if isinstance(config, HuggingFace):
         if not all(map(importlib.util.find_spec, ("torch", "transformers"))):
             raise UserError(missing_extra(config.name))
-    else:
-        judge(config)
+        folder = Path(config.model)
+        # anything else is a name of the hub: NAME or OWNER/NAME
+        local = folder.exists() or folder.is_absolute() or config.model.startswith(("./", "../"))
+        if local and not (folder / "config.json").exists():
+            raise UserError(f"classifier {config.name}: {folder} holds no model (no config.json)")
+        return sorted(path for path in folder.iterdir() if path.is_file()) if local else []
+    judge(config)
+    if isinstance(config, PythonFunction):
+        module = sys.modules[config.function.partition(":")[0]]
+        return [Path(module.__file__)] if module.__file__ else []
+    return []
 
 
 def bounds(config: Section) -> tuple[float, float]:
@@ -74,11 +95,13 @@ def _function(config: PythonFunction) -> Callable[[list[str]], list[float]]:
     module, _, name = config.function.partition(":")
     try:
         function = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
+    except Exception as error:  # importing runs the user's code
         raise UserError(
-            f"classifier {config.name}: {config.function}: {error}; give module:function of a "
-            "module that Python finds (PYTHONPATH)"
-        ) from None
+            f"classifier {config.name}: {config.function}: {type(error).__name__}: {error}; give "
+            "module:function of a module that Python finds (PYTHONPATH)"
+        ) from error
+    if not callable(function):
+        raise UserError(f"classifier {config.name}: {config.function} is not a function")
 
     def score(texts: list[str]) -> list[float]:
         try:
@@ -88,17 +111,25 @@ def _function(config: PythonFunction) -> Callable[[list[str]], list[float]]:
                 f"classifier {config.name}: {config.function} raised "
                 f"{type(error).__name__}: {error}"
             ) from error
-        if len(scores) != len(texts) or any(math.isinf(value) for value in scores):
+        if len(scores) != len(texts):
             raise UserError(
                 f"classifier {config.name}: {config.function} gave {len(scores)} scores for "
-                f"{len(texts)} texts, or one that is infinite"
+                f"{len(texts)} texts"
             )
-        return scores
+        return _finite(config.name, scores)
 
     return score
 
 
-def _of_texts(name: str, score: Callable[[list[str]], list[float]]) -> Judge:
+def _finite(name: str, scores: list[float]) -> list[float]:
+    """The scores. Raises UserError when one is no number that rules could judge."""
+    for value in scores:
+        if not math.isfinite(value):
+            raise UserError(f"classifier {name}: a text scores {value}, which no rule can judge")
+    return scores
+
+
+def _of_texts(score: Callable[[list[str]], list[float]]) -> Judge:
     def of(texts: Strings, spans: Spans) -> NDArray[np.float64]:
         view = memoryview(np.ascontiguousarray(texts.buffer))
         pieces = [

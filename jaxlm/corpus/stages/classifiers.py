@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from jaxlm.config.classifiers import Classifiers
 from jaxlm.config.rules import Rules
-from jaxlm.corpus.classify.judges import Section, bounds, check, judge
-from jaxlm.corpus.classify.linear import LinearModel
+from jaxlm.corpus.classify import judges
+from jaxlm.corpus.classify.judges import Section, bounds, judge
 from jaxlm.corpus.documents import Strings
 from jaxlm.corpus.sentences import sentences, with_space_after
 from jaxlm.corpus.stages.base import Changes, Edit, Tags, replaced
@@ -53,24 +53,20 @@ EDITORS = {"classifiers": classifiers}
 
 
 def files(rules: Rules) -> list[Path]:
-    """Files of the linear models. Raises UserError for a classifier that cannot be opened, as far
-    as that shows without loading it."""
+    """Local files of the classifiers. Raises UserError with all that cannot be opened, as far as
+    that shows cheaply."""
     assert isinstance(rules, Classifiers)
     if not rules.models:
         raise UserError("the stage classifiers needs prepare.classifiers.models")
     out: list[Path] = []
+    problems: list[str] = []
     for model in rules.models:
-        if model.kind == "linear":
-            assert model.path is not None, "filled in when the config is resolved"
-            needed = [Path(model.path) / name for name in LinearModel.FILES]
-            if not all(path.exists() for path in needed):
-                raise UserError(
-                    f"classifiers: {model.path} holds no classifier; train it with: jaxlm prepare "
-                    f"CONFIG --train-classifier {model.name}"
-                )
-            out += needed
-        else:
-            check(model)
+        try:
+            out += judges.files(model)
+        except UserError as error:
+            problems += error.messages
+    if problems:
+        raise UserError(problems)
     return out
 
 
@@ -97,14 +93,15 @@ class _Run:
         if not documents.any():
             return
         model = self.rules.models[number]
+        score = judge(model)  # opening it is not part of its cost
         begin = time.perf_counter()
         texts = self.texts.take(documents)
         if model.granularity == "document":
             whole = Spans(texts.offsets[:-1], texts.offsets[1:], np.arange(len(texts) + 1))
-            values = judge(model)(texts, whole)
+            values = score(texts, whole)
         else:
             parts = sentences(texts)
-            scores = judge(model)(texts, parts)
+            scores = score(texts, parts)
             values = _statistic(model, scores, parts)
             own = np.flatnonzero(documents[self.sentences.documents])
             cut = np.zeros(len(scores), np.bool_)
@@ -116,12 +113,13 @@ class _Run:
         self.seconds[number] += time.perf_counter() - begin
         self.values[number, documents] = values
         self.seen[number] |= documents
-        self.went_on[number] += int((self.undecided() & documents).sum())
+        every = self.rules.combine == "score"
+        on = documents if every else documents & ~self._decides()[number]
+        self.went_on[number] += int(on.sum())
 
     def all_on(self, documents: Mask) -> None:
         """Let all classifiers see the same documents, each as if it were the only one."""
         for number in range(len(self.rules.models)):
-            judge(self.rules.models[number])  # opening it is not part of its cost
             self.one_on(number, documents)
 
     def order(self) -> tuple[int, ...]:
@@ -164,9 +162,10 @@ class _Run:
         return np.asarray(mean, np.float64)
 
     def edit(self, tags: Tags) -> Edit:
-        """Cut sentences of the documents that stay."""
+        """Cut sentences of the documents that stay and that every classifier saw."""
         low, high = self.rules.min_score, self.rules.max_score
-        leaves = np.zeros(len(self.texts), np.bool_)
+        # a cascade passes over those that fail a filter, also where min_score lets them stay
+        leaves = ~self.undecided()
         if low is not None:
             leaves |= tags["score"] < low
         if high is not None:

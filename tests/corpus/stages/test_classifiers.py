@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as some
 from pydantic import ValidationError
 
@@ -38,6 +38,10 @@ def length(texts: list[str]) -> list[float]:
 def vowels(texts: list[str]) -> list[float]:
     SEEN.append(("vowels", len(texts)))
     time.sleep(0.002 * len(texts))
+    return open_letters(texts)
+
+
+def open_letters(texts: list[str]) -> list[float]:
     return [sum(c in "aeiou" for c in text) / max(1, len(text)) for text in texts]
 
 
@@ -52,6 +56,10 @@ def broken(texts: list[str]) -> list[float]:
 
 def short(texts: list[str]) -> list[float]:
     return [1.0]
+
+
+def lost(texts: list[str]) -> list[float]:
+    return [float("nan")] * len(texts)
 
 
 FUNCTIONS = {"length": length, "vowels": vowels, "shouting": shouting}
@@ -164,6 +172,39 @@ def test_documents_that_fall_are_not_cut() -> None:
     assert edit.texts[0] == TWO.encode()
 
 
+@pytest.mark.parametrize("cascade", [True, False])
+@pytest.mark.parametrize("bar", [0.5, None])
+@settings(max_examples=30)
+@given(
+    texts=some.lists(
+        some.lists(some.sampled_from(["Fine words.", "SHOUT IT.", "Aeiou aei.", "B C D E."])).map(
+            " ".join
+        ),
+        max_size=5,
+    )
+)
+def test_any_order_gives_the_same(cascade: bool, bar: float | None, texts: list[str]) -> None:
+    section = rules(
+        model("shouting", granularity="sentence", cut_above=0.5, max_score=0.6),
+        model(
+            "open_letters", granularity="sentence", cut_below=0.2, statistic="max", min_score=0.3
+        ),
+        model("length", min_score=12),
+        cascade=cascade,
+        min_score=bar,
+    )
+    found = []
+    for order in itertools.permutations(range(3)):
+        stage._orders[section] = order
+        documents = Documents.of(Source(name="s", path="x"), (text.encode() for text in texts))
+        edit = EDITORS["classifiers"](Analysis(documents), section)
+        changes = edit.changes
+        found.append((edit.tags["score"].tolist(), [edit.texts[i] for i in range(len(texts))],
+                      changes.document.tolist(), changes.name.tolist(), changes.start.tolist(),
+                      changes.end.tolist()))  # fmt: skip
+    assert all(one == found[0] for one in found)
+
+
 @pytest.mark.parametrize(
     ("statistic", "wanted"),
     [("mean", None), ("max", 17 / 21), ("min", 1 / 20), ("share", 21 / (20 + 21 + 11))],
@@ -195,7 +236,11 @@ def test_any_text(texts: list[str]) -> None:
 
 
 def test_functions_that_fail_are_told() -> None:
-    for name, message in (("broken", "raised ZeroDivisionError: oh"), ("short", "1 scores for 2")):
+    for name, message in (
+        ("broken", "raised ZeroDivisionError: oh"),
+        ("short", "1 scores for 2"),
+        ("lost", "a text scores nan"),
+    ):
         with pytest.raises(UserError, match=message):
             run(["a", "b"], rules(model(name, min_score=0)))
     with pytest.raises(UserError, match="has no attribute 'nowhere'"):
@@ -203,6 +248,13 @@ def test_functions_that_fail_are_told() -> None:
     missing = {"name": "m", "kind": "python", "function": "no_such_module:f", "min_score": 0}
     with pytest.raises(UserError, match="No module named 'no_such_module'"):
         FILES["classifiers"](rules(missing))
+    with pytest.raises(UserError) as told:
+        FILES["classifiers"](rules(missing, model("nowhere", min_score=0),
+                                   model("TEXTS", min_score=0)))  # fmt: skip
+    assert len(told.value.messages) == 3
+    assert "TEXTS is not a function" in told.value.messages[2]
+    # a function that changed makes another corpus
+    assert FILES["classifiers"](rules(model("length", min_score=0))) == [Path(__file__)]
     with pytest.raises(UserError, match=r"needs prepare\.classifiers\.models"):
         FILES["classifiers"](rules())
 
