@@ -6,6 +6,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -171,6 +172,24 @@ def test_a_slow_rate_holds_for_all_who_wait(
         database.execute("UPDATE spent SET free = free + 3e7")
     judge(["e"])
     assert waits[-1] == 0
+
+
+def test_those_who_ask_at_once_share_budget_and_rate(server: Server, tmp_path: Path) -> None:
+    section = config(server, tmp_path, batch_size=2, calls_per_second=50.0, max_documents=9,
+                     when_spent="unjudged")  # fmt: skip
+
+    def ask(who: int) -> list[float]:
+        # a connection of its own, as in another process
+        return Endpoint(section)([f"{who} {i}" for i in range(6)])
+
+    begin = time.monotonic()
+    with ThreadPoolExecutor(4) as pool:
+        scores = [score for found in pool.map(ask, range(4)) for score in found]
+    sent = [text for call in server.calls for text in call["texts"]]
+    assert len(sent) == len(set(sent)) == 9
+    assert sum(score == 3 for score in scores) == 9
+    assert sum(map(math.isnan, scores)) == 4 * 6 - 9
+    assert time.monotonic() - begin >= (len(server.calls) - 1) / 50
 
 
 @pytest.mark.parametrize("url", ["http://[", "https://", "http:///x", "http://a b/", "ftp://a"])
