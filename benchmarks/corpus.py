@@ -54,8 +54,8 @@ def mixed(rows: list[dict[str, str]], size: int, path: Path) -> None:
     one, one in twenty an earlier one with a paragraph exchanged."""
     prose = [r["text"] for r in rows if r["datatrove_gopher_quality"] == "KEPT"]
     paragraphs = []
-    for text in (p for text in prose for p in text.split("\n\n") if 200 < len(p) < 4000):
-        words = text.split()
+    for block in (p for text in prose for p in text.split("\n\n") if 200 < len(p) < 4000):
+        words = block.split()
         paragraphs.append([" ".join(words[i : i + 3]) for i in range(0, len(words), 3)])
     draw = np.random.default_rng(0)
 

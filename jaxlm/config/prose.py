@@ -52,6 +52,9 @@ class Gopher(Rules):
     """Share of words, punctuation marks included, with at least one letter, at least."""
     min_stop_words: NonNegativeInt | None = 2
     """How many of stop_words occur, at least."""
+    max_symbol_ratio: NonNegativeFloat | None = None
+    """Signs # or ellipses a word, the more frequent of the two, at most: Gopher's own wording of
+    what max_hash_ratio and max_ellipsis_ratio say apart."""
 
 
 class Repetition(Rules):

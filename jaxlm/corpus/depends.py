@@ -20,7 +20,7 @@ def with_models(config: Config) -> Prepare:
     if found.toxicity.model is None and found.toxicity.train is not None:
         found = with_value(found, "toxicity.model", str(folder / "toxicity"))
     perplexity = found.quality.perplexity
-    if perplexity.model is None and perplexity.train is not None:
+    if perplexity.model is None and "quality.perplexity" in found.stages:
         found = with_value(found, "quality.perplexity.model", str(folder / "quality.perplexity"))
     classifiers = found.classifiers
     models = tuple(_in_folder(model, folder / model.name) for model in classifiers.models)

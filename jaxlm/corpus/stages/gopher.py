@@ -35,7 +35,8 @@ def gopher(texts: Analysis, rules: Rules) -> Tags:
         texts.plain.buffer, texts.plain.offsets, c.classes(), words.first, words.characters,
         words.flags, words.hashes, stop,
     )  # fmt: skip
-    return {name: out[k] for k, name in enumerate(ATTRIBUTES)}
+    tags = {name: out[k] for k, name in enumerate(ATTRIBUTES)}
+    return tags | {"symbol_ratio": np.maximum(tags["hash_ratio"], tags["ellipsis_ratio"])}
 
 
 def spans(text: str, rules: Rules) -> dict[str, list[tuple[int, int]]]:
@@ -54,6 +55,7 @@ def spans(text: str, rules: Rules) -> dict[str, list[tuple[int, int]]]:
     return {
         "max_hash_ratio": [m.span() for m in re.finditer("#", text)],
         "max_ellipsis_ratio": [m.span() for m in re.finditer(r"\.\.\.|…", text)],
+        "max_symbol_ratio": [m.span() for m in re.finditer(r"#|\.\.\.|…", text)],
         "max_bullet_lines": bullets,
         "max_ellipsis_lines": ellipses,
         "min_alphabetic_words": [

@@ -30,6 +30,7 @@ def plain(text: str) -> dict[str, float]:
         "mean_word_length": sum(map(len, real)) / (len(real) or math.nan),
         "hash_ratio": text.count("#") / number,
         "ellipsis_ratio": (text.count("...") + text.count("\u2026")) / number,
+        "symbol_ratio": max(text.count("#"), text.count("...") + text.count("\u2026")) / number,
         "bullet_lines": sum(line.lstrip().startswith(("\u2022", "-")) for line in lines) / rows,
         "ellipsis_lines": sum(line.rstrip().endswith(("...", "\u2026")) for line in lines) / rows,
         "alphabetic_words": sum(any(map(str.isalpha, word)) for word in words) / number,
@@ -70,6 +71,7 @@ def test_spans() -> None:
     assert marked("quality.gopher", RULES, text) == {
         "max_hash_ratio": ["#"],
         "max_ellipsis_ratio": ["...", "\u2026"],
+        "max_symbol_ratio": ["...", "#", "\u2026"],
         "max_bullet_lines": ["- one...\n", " \u2022 two 12"],
         "max_ellipsis_lines": ["- one...\n", "x # y\u2026\n"],
         "min_alphabetic_words": ["-", "...", "#", "\u2026", "\u2022", "12"],
