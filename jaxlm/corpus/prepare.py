@@ -51,7 +51,8 @@ def prepare(config: Config, workdir: Workdir, progress: Progress) -> None:
     Writes documents/SOURCE-NNNNN.jsonl.zst, ledger.jsonl.zst, tags/, examples.jsonl.zst,
     stats.json, timings.json and config.json. What an earlier call with the same config and inputs
     did before it was killed is not done again. Raises UserError, with the earlier corpus left as
-    it was, when an input is missing, when nothing is left of a source, and when the disk is full.
+    it was, when an input is missing and when the disk is full; and when nothing is left of a
+    source, with a corpus that can be asked why.
     """
     try:
         sources = _sources(config)
@@ -62,9 +63,9 @@ def prepare(config: Config, workdir: Workdir, progress: Progress) -> None:
         ):
             run = Run(rules, sources, pool, 2 * workers, work, progress)
             run.segments()
-            _refuse_empty(run.tallies)
             with workdir.replace_dir("corpus") as folder:
                 run.finish(folder)
+        _refuse_empty(run.tallies, workdir.path)
     except OSError as error:
         if error.errno in FULL_DISK:
             raise UserError(
@@ -132,7 +133,7 @@ def _sources(config: Config) -> list[tuple[Source, list[InputFile]]]:
     return out
 
 
-def _refuse_empty(tallies: dict[str, Tally]) -> None:
+def _refuse_empty(tallies: dict[str, Tally], workdir: Path) -> None:
     """Raise UserError for every source of which nothing is left, with what took most of it."""
     problems = []
     for name, tally in tallies.items():
@@ -149,4 +150,5 @@ def _refuse_empty(tallies: dict[str, Tally]) -> None:
                 + "; change the thresholds, raise max_bytes, or leave the source out"
             )
     if problems:
+        problems[-1] += f" (jaxlm report {workdir} shows what became of it)"
         raise UserError(problems)
