@@ -1,5 +1,6 @@
 """Thousands of documents as columns: one byte buffer and offsets for texts, ids and metadata."""
 
+import zipfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -157,3 +158,12 @@ def load_array(path: Path) -> NDArray[Any]:
     except ValueError:
         array = np.load(path, allow_pickle=False)
     return array
+
+
+def load_arrays(path: Path, most_bytes: int) -> dict[str, NDArray[Any]]:
+    """Read a .npz file. Raises ValueError, before it unpacks, for one that holds more bytes."""
+    with zipfile.ZipFile(path) as packed:
+        if sum(part.file_size for part in packed.infolist()) > most_bytes:
+            raise ValueError(f"{path.name} holds more than {most_bytes} bytes")
+    with np.load(path, allow_pickle=False) as file:
+        return {name: file[name] for name in file.files}

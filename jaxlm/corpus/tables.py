@@ -8,6 +8,14 @@ MIX = np.uint64(0xD6E8FEB86659FD93)
 """The high bits of a hash times this depend on all of its bits."""
 
 
+@njit(cache=True, inline="always")
+def mix(value: np.uint64) -> np.uint64:
+    """splitmix64's finaliser: every bit of the result depends on every bit of the input."""
+    value = (value ^ (value >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    value = (value ^ (value >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return value ^ (value >> np.uint64(31))
+
+
 @njit(cache=True)
 def room(items: int) -> int:
     """Size of a table for so many hashes."""

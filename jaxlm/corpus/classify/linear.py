@@ -16,9 +16,10 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from jaxlm.corpus.classify.tokens import Words, mix, words
-from jaxlm.corpus.documents import Strings
+from jaxlm.corpus.classify.tokens import Words, words
+from jaxlm.corpus.documents import Strings, load_arrays
 from jaxlm.corpus.statistics import Ints, Spans
+from jaxlm.corpus.tables import mix
 from jaxlm.errors import UserError
 from jaxlm.workdir import write_json
 
@@ -93,15 +94,17 @@ class LinearModel:
             about = json.loads((folder / "model.json").read_text(encoding="utf-8"))
             if about["format"] != FORMAT:
                 raise ValueError(f"format {about['format']}, not {FORMAT}")
-            if (folder / "weights.npz").stat().st_size > MOST_BYTES:
-                raise ValueError(f"weights.npz has more than {MOST_BYTES} bytes")
-            with np.load(folder / "weights.npz", allow_pickle=False) as file:
-                parts = {name: file[name] for name in ("weights", "knots", "probabilities")}
-            weights = parts["weights"]
+            found = load_arrays(folder / "weights.npz", MOST_BYTES)
+            weights = found["weights"]
             if weights.dtype != np.float32 or weights.ndim != 1 or len(weights).bit_count() != 1:
                 raise ValueError("weights are not 2^bits float32")
             names = ("bias", "ngrams", "character_ngrams", "slope", "offset", "threshold")
-            return cls(**parts, **{name: about[name] for name in names})
+            return cls(
+                weights=weights,
+                knots=found["knots"],
+                probabilities=found["probabilities"],
+                **{name: about[name] for name in names},
+            )
         except FileNotFoundError as error:
             raise UserError(
                 f"{folder}: no classifier there ({Path(error.filename).name} is missing); train "

@@ -8,7 +8,6 @@ for its end. Words that occur once in training are one unknown word. The n-grams
 
 import hashlib
 import json
-import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,11 +19,12 @@ from numpy.typing import NDArray
 
 from jaxlm.config import Config
 from jaxlm.config.classifiers import NgramTraining
-from jaxlm.corpus.classify.tokens import mix, words
+from jaxlm.corpus.classify.tokens import words
 from jaxlm.corpus.classify.training import texts_of
-from jaxlm.corpus.documents import Strings
+from jaxlm.corpus.documents import Strings, load_arrays
 from jaxlm.corpus.statistics import Hashes, Ints
 from jaxlm.corpus.statistics import mix as mixed
+from jaxlm.corpus.tables import mix
 from jaxlm.errors import UsageError, UserError
 from jaxlm.workdir import Progress, Workdir, write_json
 
@@ -96,18 +96,10 @@ class NgramModel:
             about = json.loads((folder / "model.json").read_text(encoding="utf-8"))
             if about["format"] != FORMAT:
                 raise ValueError(f"format {about['format']}, not {FORMAT}")
-            with zipfile.ZipFile(folder / "ngram.npz") as packed:
-                if sum(part.file_size for part in packed.infolist()) > MOST_BYTES:
-                    raise ValueError(f"ngram.npz holds more than {MOST_BYTES} bytes")
-            with np.load(folder / "ngram.npz", allow_pickle=False) as file:
-                keys, probability, backoff = (
-                    np.asarray(file[name], dtype)
-                    for name, dtype in (
-                        ("keys", np.uint64),
-                        ("probability", np.float32),
-                        ("backoff", np.float32),
-                    )
-                )
+            found = load_arrays(folder / "ngram.npz", MOST_BYTES)
+            keys = np.asarray(found["keys"], np.uint64)
+            probability = np.asarray(found["probability"], np.float32)
+            backoff = np.asarray(found["backoff"], np.float32)
             if not (keys.ndim == 1 and keys.shape == probability.shape == backoff.shape):
                 raise ValueError("its arrays differ in length")
             if not (np.isfinite(backoff).all() and (probability <= 0).all()):

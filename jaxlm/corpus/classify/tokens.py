@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from jaxlm.corpus.characters import CODES, decode, lower, spaceless, table
 from jaxlm.corpus.documents import Strings
 from jaxlm.corpus.statistics import Hashes, Ints, Spans
+from jaxlm.corpus.tables import mix
 
 _BETWEEN, _WORD, _MARK, _CHARACTER = range(4)
 
@@ -103,11 +104,3 @@ def _words(
                 n += 1
             at += width
     return hashes[:n].copy(), starts[:n].copy()
-
-
-@njit(cache=True, inline="always")
-def mix(value: np.uint64) -> np.uint64:
-    """splitmix64's finaliser."""
-    value = (value ^ (value >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    value = (value ^ (value >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return value ^ (value >> np.uint64(31))

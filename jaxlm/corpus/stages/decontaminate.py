@@ -19,8 +19,8 @@ from jaxlm.corpus.documents import Strings
 from jaxlm.corpus.listing import InputFile
 from jaxlm.corpus.readers import Bad, read
 from jaxlm.corpus.stages.base import Changes, Edit, replaced
-from jaxlm.corpus.stages.shingles import mix
 from jaxlm.corpus.statistics import Analysis, Spans, runs
+from jaxlm.corpus.tables import mix
 from jaxlm.errors import UserError
 
 type Ints = NDArray[np.int64]

@@ -3,6 +3,7 @@
 import hashlib
 import itertools
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -33,7 +34,7 @@ from jaxlm.corpus.stages.shuffle import (
 )
 
 
-class _SameKey:
+class _SameKey(ABC):
     """Documents with equal 128-bit keys."""
 
     name: ClassVar[str]
@@ -43,8 +44,9 @@ class _SameKey:
     def __init__(self, config: Dedup) -> None:
         self.config = config
 
+    @abstractmethod
     def _keys(self, documents: Documents) -> NDArray[np.uint64]:
-        raise NotImplementedError
+        """The keys, uint64 [D, 2]; zeros for a document that is not compared."""
 
     def signature(self, documents: Documents, tags: Tags) -> Signature:
         """keys: uint64 [D, 2], zeros where a document is not compared; rank: float64 [D]."""

@@ -21,7 +21,6 @@ from jaxlm.corpus.stages.base import Tags
 from jaxlm.corpus.stages.compare import Batch, Cut, Duplicate, Map, Signature, host, metadata
 from jaxlm.corpus.stages.exact import scope
 from jaxlm.corpus.stages.index import Compared, add, earlier
-from jaxlm.corpus.stages.shingles import mix
 from jaxlm.corpus.stages.shuffle import (
     DROPPED,
     RECORDS,
@@ -33,6 +32,7 @@ from jaxlm.corpus.stages.shuffle import (
     read_range,
     write_run,
 )
+from jaxlm.corpus.tables import mix
 
 type Ints = NDArray[np.int64]
 type Keys = NDArray[np.uint64]

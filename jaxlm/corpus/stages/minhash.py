@@ -35,7 +35,7 @@ from jaxlm.corpus.stages.base import Tags
 from jaxlm.corpus.stages.compare import Batch, Duplicate, Map, Signature, rank
 from jaxlm.corpus.stages.exact import hashed, leaders, scope
 from jaxlm.corpus.stages.index import Compared, add, earlier, removed
-from jaxlm.corpus.stages.shingles import Ints, hashes, jaccard, mix, signatures
+from jaxlm.corpus.stages.shingles import Ints, hashes, jaccard, signatures
 from jaxlm.corpus.stages.shuffle import (
     DROPPED,
     KEPT,
@@ -49,6 +49,7 @@ from jaxlm.corpus.stages.shuffle import (
     read_part,
     write_run,
 )
+from jaxlm.corpus.tables import mix
 
 type Keys = NDArray[np.uint64]
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from jaxlm.corpus import characters
 from jaxlm.corpus.characters import CODES, decode
 from jaxlm.corpus.documents import Strings
+from jaxlm.corpus.tables import mix
 
 type Ints = NDArray[np.int64]
 type Hashes = NDArray[np.uint64]
@@ -40,14 +41,6 @@ def _classes() -> NDArray[np.uint8]:
     )
     classes[characters.spaceless() & (classes == _WORD)] = _ALONE
     return classes
-
-
-@njit(cache=True, inline="always")
-def mix(value: np.uint64) -> np.uint64:
-    """splitmix64's finaliser: every bit of the result depends on every bit of the input."""
-    value = (value ^ (value >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    value = (value ^ (value >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return value ^ (value >> np.uint64(31))
 
 
 @njit(cache=True)

@@ -126,3 +126,14 @@ def test_broken_files_are_told(toy: LinearModel, tmp_path: Path) -> None:
     np.savez(tmp_path / "weights.npz", weights=objects, knots=none, probabilities=none)
     with pytest.raises(UserError, match="is broken"):
         LinearModel.load(tmp_path)
+
+
+def test_an_archive_that_unpacks_to_too_much_is_not_unpacked(
+    toy: LinearModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """2^20 zeros take a few kilobytes of the file; what counts is what they become."""
+    replace(toy, weights=np.zeros(1 << 20, np.float32)).save(tmp_path, {})
+    assert (tmp_path / "weights.npz").stat().st_size < 1 << 20
+    monkeypatch.setattr("jaxlm.corpus.classify.linear.MOST_BYTES", 1 << 20)
+    with pytest.raises(UserError, match="holds more than 1048576 bytes"):
+        LinearModel.load(tmp_path)
