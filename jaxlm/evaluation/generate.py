@@ -16,7 +16,7 @@ from jaxlm.evaluation.sampling import Request
 from jaxlm.evaluation.trained import Trained
 from jaxlm.models import Transformer
 from jaxlm.models.positions import frequencies
-from jaxlm.parallel import spec
+from jaxlm.parallel import shards, spec
 from jaxlm.tokens import Tokenizer, decode_named, encode_named
 from jaxlm.training.step import DTYPES
 
@@ -131,7 +131,7 @@ def continued(
     model = model.model_copy(update={"attention": attention})
     key = jax.random.key(request.seed)
     mesh = jax.sharding.get_mesh()
-    shards = mesh.shape["data"] * mesh.shape["fsdp"]
+    parts = shards("batch")
     rows = jax.NamedSharding(mesh, spec("batch"))
     reach, new = longest(model.position), request.max_tokens
     first = max(map(len, contexts), default=0)
@@ -146,11 +146,11 @@ def continued(
 
     windows = None
     if contexts:
-        missing = -len(contexts) % shards
+        missing = -len(contexts) % parts
         windows = on_mesh([[]] * missing + list(contexts), first)
     found: dict[int, list[int]] = {}
     for group in _groups(model, [(0 if both else first + new) + len(ids) for ids in prompts]):
-        row_numbers = [*group, *group[:1] * (-len(group) % shards)]
+        row_numbers = [*group, *group[:1] * (-len(group) % parts)]
         lengths = [len(prompts[row]) for row in row_numbers]
         # few different shapes, so that few are compiled
         width = _rounded(max(lengths), 32)

@@ -63,12 +63,12 @@ def beside(param: jax.Array, x: jax.Array) -> jax.Array:
     return jax.reshard(param, jax.P(*split.partitions, reduced=apart))
 
 
-def all_tokens(x_ND: jax.Array) -> jax.Array:
-    """The residual stream for products that are themselves split over the tensor axis.
+def all_tokens(x_ND: jax.Array, outputs: str = "mlp") -> jax.Array:
+    """The residual stream for products whose outputs are split, by the axis of this name.
 
     Going back, what they give is added up and split again once, behind the last of them.
     """
-    return jax.reshard(x_ND, jax.P(*spec("batch", None), reduced={*RULES["mlp"]}))
+    return jax.reshard(x_ND, jax.P(*spec("batch", None), reduced={*RULES[outputs]}))
 
 
 def back(a_NF: jax.Array, weights_FD: jax.Array) -> jax.Array:

@@ -1,6 +1,5 @@
 """Cross-entropy over a vocabulary whose logits never exist as a whole."""
 
-import math
 from functools import partial
 from typing import NamedTuple
 
@@ -8,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxlm.models.layers import all_tokens
-from jaxlm.parallel import spec
+from jaxlm.parallel import shards, spec
 
 # N tokens, n tokens of a chunk, D residual width, V vocabulary
 
@@ -24,7 +23,7 @@ class Head(NamedTuple):
 def logits(x_ND: jax.Array, head: Head, softcap: float | None = None) -> jax.Array:
     """fp32 NV: x head^T + bias, then softcap * tanh(. / softcap) (Gemma 2, section 2)."""
     logits_NV = jnp.einsum(
-        "nd,vd->nv", all_tokens(x_ND), head.weights_VD,
+        "nd,vd->nv", all_tokens(x_ND, "vocab"), head.weights_VD,
         preferred_element_type=jnp.float32, out_sharding=spec("batch", "vocab"),
     )  # fmt: skip
     if head.bias_V is not None:
@@ -48,10 +47,10 @@ def cross_entropy(
     gradient is made in the same pass as the loss (as in Liger, Hsu et al. 2024), so that no product
     with the head is computed twice.
     """
-    shards = math.prod(jax.sharding.get_abstract_mesh().shape[a] for a in ("data", "fsdp"))
-    local = x_ND.shape[0] // shards
+    parts = shards("batch")
+    local = x_ND.shape[0] // parts
     chunks = next(n for n in range(-(-local // chunk_tokens), local + 1) if local % n == 0)
-    return _summed(Split(shards, chunks, softcap), all_tokens(x_ND), head, targets_N, weights_N)
+    return _summed(Split(parts, chunks, softcap), all_tokens(x_ND, "vocab"), head, targets_N, weights_N)
 
 
 class Split(NamedTuple):

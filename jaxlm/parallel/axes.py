@@ -13,16 +13,15 @@ import jax
 from flax import nnx
 
 RULES: dict[str, tuple[str, ...]] = {
-    # activations
-    "batch": ("data", "fsdp"),
-    "tokens": ("data", "fsdp", "tensor"),  # rows of the residual stream, norms and dropout
-    "sequence": (),  # whole on every device until the context axis splits it
+    # activations; a row that is cut over the context axis is as many rows of its parts
+    "batch": ("context", "data", "fsdp"),
+    "tokens": ("context", "data", "fsdp", "tensor"),  # of the residual stream, norms and dropout
     # parameters and what belongs to them, as mesh.zero says; a layer gathers it where it is used
-    "embed": ("fsdp",),
+    "embed": ("fsdp", "context"),
     # both
     "heads": ("tensor",),
     "mlp": ("tensor",),
-    "vocab": ("tensor",),
+    "vocab": ("stage", "tensor"),  # no stage computes the embedding and the head alone
     "layers": (),  # whole on every device until pipeline stages split the stack
 }
 
@@ -44,11 +43,16 @@ def spec(*names: str | None) -> jax.P:
     return jax.P(*(None if not p else p[0] if len(p) == 1 else p for p in parts))
 
 
+def shards(name: str) -> int:
+    """How many parts an axis of this name is cut into on the mesh that is set."""
+    shape = jax.sharding.get_abstract_mesh().shape
+    return math.prod(shape[axis] for axis in RULES[name])
+
+
 def residual(tokens: int) -> jax.P:
     """Of the residual stream [tokens, D] on the mesh that is set: split over the tensor axis too,
     unless they do not divide, as the few tokens that are generated at a time."""
-    shape = jax.sharding.get_abstract_mesh().shape
-    whole = tokens % math.prod(shape[axis] for axis in RULES["tokens"]) == 0
+    whole = tokens % shards("tokens") == 0
     return spec("tokens" if whole else "batch", None)
 
 

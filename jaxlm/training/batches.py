@@ -58,7 +58,7 @@ def place(
     host: Batch[NDArray[Any]], microbatches: int, mesh: jax.sharding.Mesh
 ) -> Batch[jax.Array]:
     """A host batch [M * B, T] as [M, B, T] on the mesh's devices; what is None stays so."""
-    sharding = jax.NamedSharding(mesh, spec(None, "batch", "sequence"))
+    sharding = jax.NamedSharding(mesh, spec(None, "batch", None))
 
     def put(array: NDArray[Any]) -> jax.Array:
         split = array.reshape(microbatches, -1, *array.shape[1:])
@@ -76,7 +76,7 @@ def shapes(config: Config) -> Batch[jax.ShapeDtypeStruct]:
     parts = components(config.objective)
     T = max(layout(part, kind, S).target_len for part in parts)
     B = train.microbatch_size or train.batch_size
-    sharding = jax.NamedSharding(jax.sharding.get_mesh(), spec(None, "batch", "sequence"))
+    sharding = jax.NamedSharding(jax.sharding.get_mesh(), spec(None, "batch", None))
 
     def of(length: int, dtype: Any) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct((train.batch_size // B, B, length), dtype, sharding=sharding)

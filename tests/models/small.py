@@ -67,7 +67,7 @@ def host_batch(config: Config, seed: int = 0) -> HostBatch:
 
 def on_mesh(batch: HostBatch, microbatches: int | None = None) -> Any:
     """The batch on the mesh that is set, [B, T] or [microbatches, B / microbatches, T]."""
-    rows = spec("batch", "sequence")
+    rows = spec("batch", None)
     if microbatches is None:
         return jax.reshard(batch, rows)
     split = jax.tree.map(lambda a: a.reshape(microbatches, -1, a.shape[1]), batch)

@@ -9,8 +9,8 @@ from tests.models.small import config_of, make_params
 
 
 def test_names_become_mesh_axes() -> None:
-    assert spec("batch", None, "heads") == jax.P(("data", "fsdp"), None, "tensor")
-    assert spec("layers", "embed", "mlp") == jax.P(None, "fsdp", "tensor")
+    assert spec("batch", None, "heads") == jax.P(("context", "data", "fsdp"), None, "tensor")
+    assert spec("layers", "embed", "mlp") == jax.P(None, ("fsdp", "context"), "tensor")
 
 
 @pytest.mark.parametrize("names", [("batch", "embed"), ("heads", "mlp"), ("vocab", None, "vocab")])
@@ -31,9 +31,9 @@ def test_parameters_lie_where_the_table_says() -> None:
         shardings = sharding_of(params, jax.sharding.get_mesh())
     blocks = params.decoder.blocks
     up, out = (w.get_value() for w in (blocks.mlp.up, blocks.attention.out))
-    assert jax.typeof(up).sharding.spec == jax.P(None, "fsdp", "tensor")
+    assert jax.typeof(up).sharding.spec == jax.P(None, ("fsdp", "context"), "tensor")
     assert up.addressable_shards[0].data.shape == (2, 16, 32)
-    assert jax.typeof(out).sharding.spec == jax.P(None, "tensor", "fsdp")
+    assert jax.typeof(out).sharding.spec == jax.P(None, "tensor", ("fsdp", "context"))
     assert params.embedding.get_value().addressable_shards[0].data.shape == (32, 16)
     assert params.decoder.norm.scale.get_value().sharding.is_fully_replicated
     wanted = jax.tree.leaves(shardings)
