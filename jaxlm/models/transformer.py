@@ -29,7 +29,7 @@ from jaxlm.models.loss import Head
 from jaxlm.models.ngrams import ngram_ids
 from jaxlm.models.positions import sinusoids
 from jaxlm.models.sight import Sight, bias_of, in_cache, rotations_of
-from jaxlm.parallel import residual, spec
+from jaxlm.parallel import mesh_axes, residual, spec
 
 FP32 = jnp.dtype(jnp.float32)
 
@@ -310,31 +310,37 @@ class Transformer(nnx.Module):
 
         split = residual(tokens_BT.size)
 
-        def rows(table: jax.Array, ids_BT: jax.Array) -> jax.Array:
-            # of a table that is split over the tensor axis, each of its devices has some rows of
-            # all tokens
-            whole = jax.typeof(table).sharding.spec.partitions[0] is None
-            lies = split if whole else spec("batch", None)
-            return jax.reshard(table.at[flat(ids_BT)].get(out_sharding=lies), split)
+        def rows(table_VD: jax.Array, ids_BT: jax.Array) -> jax.Array:
+            # each device looks up, in the part of the table that it stores, the tokens of all that
+            # store other columns; then they exchange what is found, which is less than the table
+            stored = jax.typeof(table_VD).sharding.spec
+            tokens = tuple(a for a in split.partitions[0] if a not in mesh_axes(stored))
+            apart = stored.reduced & {*tokens}  # as `beside` has it
+            table_VD = jax.reshard(table_VD, jax.P(*stored.partitions, reduced=apart))
+            ids_N = jax.reshard(flat(ids_BT), jax.P(tokens))
+            columns = jax.P(tokens, stored.partitions[-1])
+            return jax.reshard(table_VD.at[ids_N].get(out_sharding=columns), split)
 
         # fp32, or the gradient of a frequent token would be summed up in bf16
-        x_ND = rows(gather(self.embedding, FP32), tokens_BT)
+        x_ND = rows(self.embedding.get_value(), tokens_BT)
         if model.embedding_scale is not None:
             x_ND *= model.embedding_scale
         if model.ngram_embedding:
             orders, buckets = model.ngram_embedding.orders, model.ngram_embedding.buckets
-            tables = gather(self.ngrams, FP32)
+            tables = self.ngrams.get_value()
             for index, order in enumerate(orders):
                 ids_BT = ngram_ids(tokens_BT, positions_BT, before_BC, order, buckets)
                 x_ND += rows(tables[index], ids_BT)
         match model.position:
             case Learned():
-                x_ND += rows(gather(self.positions, FP32), positions_BT)
+                x_ND += rows(self.positions.get_value(), positions_BT)
             case Sinusoidal():
                 x_ND += jax.reshard(sinusoids(flat(positions_BT), model.d_model), split)
         if model.token_types:
-            types = gather(self.types, FP32)
-            x_ND += spread(types[0], x_ND) if types_BT is None else rows(types, types_BT)
+            if types_BT is None:
+                x_ND += spread(gather(self.types, FP32)[0], x_ND)
+            else:
+                x_ND += rows(self.types.get_value(), types_BT)
         if model.embedding_norm:
             x_ND = self.embedding_norm(model, x_ND)
         return dropout(x_ND.astype(dtype), model.dropout, key)
