@@ -223,6 +223,7 @@ def _windows(config: Config) -> list[Problem]:
 def _kernel(config: Config) -> list[Problem]:
     """What the kernel that is asked for cannot compute of any layer."""
     model, length = config.model, config.data.seq_len
+    part = length // max(config.mesh.context, 1)  # of a row, whose queries a device has
     kernel = model.attention.kernel
     if kernel == "auto":
         return []
@@ -230,7 +231,7 @@ def _kernel(config: Config) -> list[Problem]:
     calls = [
         Call(
             pattern_of(model, causal=causal, everything=everything),
-            queries=length,
+            queries=part,
             keys=length,
             head_width=model.head_width,
             dtype={"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}[

@@ -4,6 +4,8 @@ from collections.abc import Callable
 
 from jaxlm.config.architecture import Problem, misfits
 from jaxlm.config.data import Stage
+from jaxlm.config.lengths import layout
+from jaxlm.config.objective import components
 from jaxlm.config.objective_checks import unfit, unlike
 from jaxlm.config.position import Learned, Position, RelativeBias, longest
 from jaxlm.config.schema import Config
@@ -171,7 +173,12 @@ def _impossible(config: Config) -> list[Problem]:
             f"{1 - BF16_STEP:.3f}, or optimizer.state_dtype=fp32",
         )
     refuse_if(mesh.stage != 1, ["mesh.stage"], "pipeline stages are not built yet; use 1")
-    refuse_if(mesh.context != 1, ["mesh.context"], "context shards are not built yet; use 1")
+    refuse_if(
+        mesh.context != 1 and config.model.ngram_embedding is not None,
+        ["mesh.context", "model.ngram_embedding"],
+        "n-grams reach over the ends of the parts that rows are cut into; use 1, or "
+        "model.ngram_embedding: null",
+    )
     sizes = {axis: getattr(mesh, axis) for axis in AXES}
     refuse_if(list(sizes.values()).count(-1) > 1, ["mesh.data"], "at most one mesh axis may be -1")
     for axis, size in sizes.items():
@@ -200,7 +207,9 @@ def _samples(config: Config) -> list[Problem]:
 
 def _indivisible(config: Config, sizes: dict[str, int]) -> list[Problem]:
     model, train = config.model, config.train
-    data, fsdp, tensor = (max(sizes[axis], 1) for axis in ("data", "fsdp", "tensor"))
+    data, fsdp, tensor, context = (
+        max(sizes[axis], 1) for axis in ("data", "fsdp", "tensor", "context")
+    )
     micro = train.microbatch_size or train.batch_size
     splits = [
         ("train.microbatch_size" if train.microbatch_size else "train.batch_size", micro,
@@ -213,10 +222,30 @@ def _indivisible(config: Config, sizes: dict[str, int]) -> list[Problem]:
          config.vocab_size, "mesh.tensor", tensor),
         ("model.ngram_embedding.buckets",
          model.ngram_embedding.buckets if model.ngram_embedding else 0, "mesh.tensor", tensor),
-        ("model.d_model", model.d_model, "mesh.fsdp", fsdp),
+        ("model.d_model", model.d_model, "mesh.fsdp x mesh.context", fsdp * context),
     ]  # fmt: skip
-    return [
+    found = [
         ([key], f"{key}: {size} is not a multiple of {axis} = {parts}")
         for key, size, axis, parts in splits
         if size % parts
+    ]
+    return found + _uncut(config, context)
+
+
+def _uncut(config: Config, context: int) -> list[Problem]:
+    """Rows that do not make two chunks for each device of the context axis."""
+    if context == 1:
+        return []
+    kind, seq_len = config.model.kind, config.data.seq_len
+    lengths = {max(layout(each, kind, seq_len).target_len for each in components(config.objective))}
+    if kind == "encoder_decoder":
+        lengths.add(seq_len)
+    return [
+        (
+            ["data.seq_len", "mesh.context"],
+            f"data.seq_len: {seq_len} makes rows of {length} tokens, not a multiple of "
+            f"2 x mesh.context = {2 * context}",
+        )
+        for length in sorted(lengths)
+        if length % (2 * context)
     ]

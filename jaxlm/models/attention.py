@@ -1,6 +1,7 @@
 """Attention: one entry point, one description of what a query may see, one table of kernels."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -8,8 +9,10 @@ import jax
 from jaxlm.config.kernels import Call, Pattern, refusal
 from jaxlm.errors import UserError
 from jaxlm.models.fused_attention import cudnn, splash
+from jaxlm.models.local_attention import of_parts
 from jaxlm.models.masks import Bias, Far, Mask, Own
 from jaxlm.models.xla_attention import xla
+from jaxlm.parallel.context import parts
 
 __all__ = ["KERNELS", "Bias", "Far", "Kernel", "Mask", "Own", "Pattern", "attention"]
 
@@ -24,7 +27,8 @@ class Kernel(NamedTuple):
     """Where it runs; none: everywhere."""
     run: Callable[..., jax.Array]
     """Takes what `attention` takes but for the kernel's name; an argument that the kernel refuses
-    may be missing."""
+    may be missing. Where mask.places_BT says that rows are parts, it is called on each device, with
+    keys of whole rows."""
 
 
 KERNELS: tuple[Kernel, ...] = (
@@ -51,18 +55,19 @@ def attention(
 
     A score is (q k) * scale, capped, plus the bias; far gives q and k for distant pairs and must be
     there if `pattern.near` is. sink_logits_KG, fp32, take part in the softmax and have no value.
-    own: keys of single query heads besides; not with a bias. A query that sees nothing (padding)
-    gives some finite average. Attention to an encoder is Pattern(causal=False) with the encoder's
-    segments as those of the keys.
+    own: keys of single query heads besides; not with a bias, nor for parts of rows. A query that
+    sees nothing (padding) gives some finite average. Attention to an encoder is
+    Pattern(causal=False) with the encoder's segments as those of the keys.
 
     kernel: a name of the table, or "auto" for the first one that this platform has and that
     accepts the call. Raises UserError when the kernel that was asked for refuses.
     """
     assert (far is None) == (pattern.near is None)
+    assert own is None or mask.places_BT is None
     call = Call(
         pattern,
         queries=q_BTKGH.shape[1],
-        keys=k_BSKH.shape[1],
+        keys=k_BSKH.shape[1] * (1 if mask.places_BT is None else parts()),
         head_width=q_BTKGH.shape[-1],
         dtype=q_BTKGH.dtype.name,
         cached=mask.first_B is not None,
@@ -85,5 +90,6 @@ def attention(
         elif reason := refusal(row.name, call):
             reasons.append(f"{row.name}: {reason}")
         else:
-            return row.run(q_BTKGH, k_BSKH, v_BSKH, mask, pattern, **given)
+            run = row.run if mask.places_BT is None else partial(of_parts, row.run)
+            return run(q_BTKGH, k_BSKH, v_BSKH, mask, pattern, **given)
     raise UserError([f"model.attention.kernel: {reason}" for reason in reasons])

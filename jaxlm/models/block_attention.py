@@ -57,6 +57,8 @@ def queries_of(
     places_bT = jnp.arange(T)[None]
     if mask.first_B is not None:
         places_bT = mask.first_B[:, None] + places_bT
+    if mask.places_BT is not None:
+        places_bT = mask.places_BT[:1]  # a device has one part of all its rows
     far_BKRH = None if far is None else scaled(far.q_BTKGH)
     queries = Queries(scaled(q_BTKGH), far_BKRH, places_bT, mask.segments_BT)
     if own is None:

@@ -1,14 +1,15 @@
 """Fused attention kernels of accelerators: cuDNN's on NVIDIA GPUs, splash on TPUs."""
 
-from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 
 from jaxlm.config.kernels import SPLASH_BLOCKS, Pattern
+from jaxlm.models.local_attention import on_each_device
 from jaxlm.models.masks import Mask
-from jaxlm.parallel import spec
+from jaxlm.parallel.context import order as order_of_parts
+from jaxlm.parallel.context import parts
 
 # B batch, T queries, S keys, K key-value heads, G query heads a key head, H head width, N = K x G
 
@@ -22,33 +23,42 @@ def cudnn(
     *,
     implementation: Literal["cudnn", "xla"] = "cudnn",
 ) -> jax.Array:
-    """cuDNN's flash attention. It takes documents only as a bias [B, 1, T, S] in q's dtype, which
-    is stored: 2 T S bytes a row of the batch, once for all heads.
+    """cuDNN's flash attention. It takes documents, and the order of parts of rows, only as a bias
+    [B, 1, T, S] in q's dtype, which is stored: 2 T S bytes a row of the batch, once for all heads.
 
     implementation: "xla" computes the same call on any platform, to test it.
     """
 
     def local(
-        q_BTKGH: jax.Array, k_BSKH: jax.Array, v_BSKH: jax.Array, mask: Mask, _: None
+        q_BTKGH: jax.Array, k_BSKH: jax.Array, v_BSKH: jax.Array, mask: Mask, _: dict[str, Any]
     ) -> jax.Array:
         B, T, K, G, H = q_BTKGH.shape
         seen_BTS = mask.segments_BT[:, :, None] == mask.segments_BS[:, None, :]
-        if mask.prefix_BS is not None and pattern.causal:
-            order_TS = jnp.tri(T, k_BSKH.shape[1], dtype=bool)
-            seen_BTS &= order_TS | (mask.prefix_BS != 0)[:, None, :]
+        by_index = mask.places_BT is None and mask.prefix_BS is None  # as the kernel has order
+        if pattern.causal and not by_index:
+            place_T = jnp.arange(T) if mask.places_BT is None else mask.places_BT[0]
+            distance_TS = place_T[:, None] - jnp.arange(k_BSKH.shape[1])
+            order_BTS = (distance_TS >= 0)[None]
+            if mask.prefix_BS is not None:
+                order_BTS |= (mask.prefix_BS != 0)[:, None, :]
+            if pattern.window is not None:
+                order_BTS &= distance_TS < pattern.window
+            seen_BTS &= order_BTS
         o_BTNH = jax.nn.dot_product_attention(
             q_BTKGH.reshape(B, T, K * G, H),
             k_BSKH,
             v_BSKH,
             mask=seen_BTS[:, None],
-            is_causal=pattern.causal and mask.prefix_BS is None,
-            local_window_size=None if pattern.window is None else (pattern.window - 1, 0),
+            is_causal=pattern.causal and by_index,
+            local_window_size=(
+                (pattern.window - 1, 0) if by_index and pattern.window is not None else None
+            ),
             scale=pattern.scale,
             implementation=implementation,
         )
         return o_BTNH.reshape(q_BTKGH.shape)
 
-    return _on_each_device(local, q_BTKGH, k_BSKH, v_BSKH, mask)
+    return on_each_device(local, q_BTKGH, k_BSKH, v_BSKH, mask)
 
 
 def splash(
@@ -78,24 +88,32 @@ def splash(
         k_BSKH: jax.Array,
         v_BSKH: jax.Array,
         mask: Mask,
-        sink_logits_KG: jax.Array | None,
+        extras: dict[str, Any],
     ) -> jax.Array:
         B, T, K, G, H = q_BTKGH.shape
         S = k_BSKH.shape[1]
+        sink_logits_KG = extras.get("sink_logits_KG")
+        count = 1 if mask.places_BT is None else parts()
         scale = H**-0.5 if pattern.scale is None else pattern.scale
         q_BTNH = q_BTKGH.reshape(B, T, K * G, H) * jnp.asarray(scale, q_BTKGH.dtype)
         heads = tuple(jnp.swapaxes(a, 1, 2) for a in (q_BTNH, k_BSKH, v_BSKH))
         sinks_N = None if sink_logits_KG is None else sink_logits_KG.reshape(K * G)
 
         def run(causal: bool, segments_BT: jax.Array, segments_BS: jax.Array) -> jax.Array:
-            order: kernels.Mask
+            order: kernels.LocalMask | kernels.CausalMask | kernels.FullMask
+            shape = (count * T, S)
             if pattern.window is not None:
                 back = pattern.window - 1
-                order = kernels.LocalMask((T, S), (back, 0 if causal else back), offset=0)
+                order = kernels.LocalMask(shape, (back, 0 if causal else back), offset=0)
             else:
-                order = kernels.CausalMask((T, S)) if causal else kernels.FullMask((T, S))
+                order = kernels.CausalMask(shape) if causal else kernels.FullMask((T, S))
+            shards = 1
+            if not isinstance(order, kernels.FullMask):
+                shards, order.q_sequence = count, order_of_parts(count * T, count)
+            # no block of queries in both chunks of a part, or it would have the keys of both
+            chunk = T // 2 if count > 1 and T // 2 % SPLASH_BLOCKS[-1] == 0 else T
             block_q, block_kv = (
-                next(size for size in SPLASH_BLOCKS if length % size == 0) for length in (T, S)
+                next(size for size in SPLASH_BLOCKS if length % size == 0) for length in (chunk, S)
             )
             kernel = kernels.make_splash_mha(
                 kernels.MultiHeadMask([order] * (K * G)),
@@ -107,10 +125,12 @@ def splash(
                     use_fused_bwd_kernel=True,
                 ),
                 head_shards=1,
-                q_seq_shards=1,
+                q_seq_shards=shards,
                 attn_logits_soft_cap=pattern.softcap,
                 interpret=interpret,
             )
+            if shards > 1:
+                kernel = jax.tree.map(_of_this_part, kernel)
             ids = kernels.SegmentIds(segments_BT, segments_BS)
             o_BNTH = jax.vmap(kernel, in_axes=(0, 0, 0, 0, None))(*heads, ids, sinks_N)
             return jnp.swapaxes(o_BNTH, 1, 2).reshape(q_BTKGH.shape)
@@ -118,29 +138,22 @@ def splash(
         out = run(pattern.causal, mask.segments_BT, mask.segments_BS)
         if mask.prefix_BS is None or not pattern.causal:
             return out
-        inside_BT = mask.prefix_BS != 0
+        inside_BS = inside_BT = mask.prefix_BS != 0
+        if mask.places_BT is not None:
+            inside_BT = jnp.take_along_axis(inside_BS, mask.places_BT, axis=1)
         only_BT = jnp.where(inside_BT, mask.segments_BT, 0)
-        inside = run(False, only_BT, only_BT)
+        only_BS = jnp.where(inside_BS, mask.segments_BS, 0)
+        inside = run(False, only_BT, only_BS)
         return jnp.where(inside_BT[:, :, None, None, None], inside, out)
 
-    return _on_each_device(local, q_BTKGH, k_BSKH, v_BSKH, mask, sink_logits_KG)
+    extras = {} if sink_logits_KG is None else {"sink_logits_KG": sink_logits_KG}
+    return on_each_device(local, q_BTKGH, k_BSKH, v_BSKH, mask, **extras)
 
 
-def _on_each_device(
-    local: Callable[..., jax.Array],
-    q_BTKGH: jax.Array,
-    k_BSKH: jax.Array,
-    v_BSKH: jax.Array,
-    mask: Mask,
-    sink_logits_KG: jax.Array | None = None,
-) -> jax.Array:
-    """A kernel that the partitioner does not look into, on each device's rows and heads."""
-    keys = spec("batch", None, "heads", None)
-    queries = spec("batch", None, "heads", None, None)
-    rows = jax.tree.map(lambda _: spec("batch", None), mask)
-    return jax.shard_map(
-        local,
-        in_specs=(queries, keys, keys, rows, spec("heads", None)),
-        out_specs=queries,
-        check_vma=False,  # Pallas and custom calls do not say over which axes their results vary
-    )(q_BTKGH, k_BSKH, v_BSKH, mask, sink_logits_KG)
+def _of_this_part(info: jax.Array) -> jax.Array:
+    """What a splash kernel knows of its mask, for this device's queries: lists by blocks of queries
+    [heads, blocks, ...], and the queries' places [T]."""
+    axis, count = (0, 1)[info.ndim > 1], parts()
+    length = info.shape[axis] // count
+    start = jax.lax.axis_index("context") * length
+    return jax.lax.dynamic_slice_in_dim(info, start, length, axis)

@@ -31,6 +31,9 @@ class Mask(NamedTuple):
     places_BS: jax.Array | None = None
     """Place of the token in each slot of a cache that is not in order, int32, -1: empty. Such a row
     holds one document, which begins at place 0. None: a slot's index."""
+    places_BT: jax.Array | None = None
+    """Place of each query in its row, int32, where rows are parts of those that are cut over the
+    context axis (jaxlm/parallel/context.py), as rows of keys are then; None: they are whole."""
 
 
 class Far(NamedTuple):
@@ -51,4 +54,5 @@ class Own(NamedTuple):
 
 
 type Bias = Callable[[jax.Array], jax.Array]
-"""From distances, int32 [..., T, S], to what is added to scores, fp32 [..., K, G, T, S]."""
+"""From distances, int32 [..., T, S], to what is added to scores, fp32 [..., K, G, T, S]. A pytree
+(jax.tree_util.Partial), whose arrays end with axes K and G."""

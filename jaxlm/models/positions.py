@@ -5,11 +5,13 @@ whose powers and logarithms are rounded differently turn queries and keys by the
 """
 
 import math
+from functools import partial
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.tree_util import Partial
 
 from jaxlm.config.position import (
     DynamicNtkScaling,
@@ -193,11 +195,11 @@ def alibi_slopes(heads: int, max_bias: float) -> np.ndarray:
 
 def alibi_bias(slopes_KG: np.ndarray | jax.Array) -> Bias:
     """Scores fall by the head's slope with each token of distance, either way."""
+    return Partial(_alibi, jnp.asarray(slopes_KG))
 
-    def bias(distance: jax.Array) -> jax.Array:
-        return -jnp.asarray(slopes_KG)[..., None, None] * jnp.abs(distance)[..., None, None, :, :]
 
-    return bias
+def _alibi(slopes_KG: jax.Array, distance: jax.Array) -> jax.Array:
+    return -slopes_KG[..., None, None] * jnp.abs(distance)[..., None, None, :, :]
 
 
 def relative_bucket(
@@ -225,16 +227,16 @@ def _bucket_starts(buckets: int, max_distance: int) -> np.ndarray:
 
 def relative_bias(table_RKG: jax.Array, causal: bool, max_distance: int) -> Bias:
     """A learned number for each head and bucket of distances (T5)."""
+    return Partial(partial(_relative, causal, max_distance), table_RKG)
+
+
+def _relative(
+    causal: bool, max_distance: int, table_RKG: jax.Array, distance: jax.Array
+) -> jax.Array:
     buckets = table_RKG.shape[0]
-
-    def bias(distance: jax.Array) -> jax.Array:
-        bucket = relative_bucket(
-            distance, causal=causal, buckets=buckets, max_distance=max_distance
-        )
-        # rows and heads may both be split over devices, and so is the result then
-        rows, heads = jax.typeof(bucket).sharding, jax.typeof(table_RKG).sharding
-        split = jax.NamedSharding(rows.mesh, jax.P(*rows.spec, *heads.spec[1:]))
-        found = table_RKG.astype(jnp.float32).at[bucket].get(out_sharding=split)
-        return jnp.moveaxis(found, (-2, -1), (-4, -3))
-
-    return bias
+    bucket = relative_bucket(distance, causal=causal, buckets=buckets, max_distance=max_distance)
+    # rows and heads may both be split over devices, and so is the result then
+    rows, heads = jax.typeof(bucket).sharding, jax.typeof(table_RKG).sharding
+    split = jax.NamedSharding(rows.mesh, jax.P(*rows.spec, *heads.spec[1:]))
+    found = table_RKG.astype(jnp.float32).at[bucket].get(out_sharding=split)
+    return jnp.moveaxis(found, (-2, -1), (-4, -3))

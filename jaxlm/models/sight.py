@@ -1,10 +1,13 @@
 """What a layer's attention needs besides the residual stream, from the config of positions and
 windows: the one place where the two meet."""
 
+from functools import partial
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.tree_util import Partial
 
 from jaxlm.config.model import Model
 from jaxlm.config.position import Alibi, RelativeBias, Rope, Xpos
@@ -108,8 +111,8 @@ def bias_of(model: Model, pattern: Pattern, table_RN: jax.Array | None) -> Bias 
     bias: Bias
     match position:
         case Alibi():
-            slopes_N = alibi_slopes(model.heads, position.max_bias)
-            bias = alibi_bias(jnp.reshape(jnp.asarray(slopes_N), (K, -1)))
+            slopes_KG = np.reshape(alibi_slopes(model.heads, position.max_bias), (K, -1))
+            bias = alibi_bias(jax.reshard(slopes_KG, spec("heads", None)))
         case RelativeBias():
             assert table_RN is not None
             table_RKG = jnp.reshape(table_RN, (table_RN.shape[0], K, -1))
@@ -121,7 +124,11 @@ def bias_of(model: Model, pattern: Pattern, table_RN: jax.Array | None) -> Bias 
         return bias
     assert pattern.window is not None
     limit = sinks.limit or pattern.window  # distances stop growing there (LM-Infinite, section 4.2)
-    return lambda distance: bias(jnp.minimum(distance, limit))
+    return Partial(partial(_limited, limit), bias)
+
+
+def _limited(limit: int, bias: Bias, distance: jax.Array) -> jax.Array:
+    return bias(jnp.minimum(distance, limit))
 
 
 def rotations_of(

@@ -240,7 +240,7 @@ class Transformer(nnx.Module):
         x_ND = self.embed(model, tokens_BT, positions_BT, dtype, embed_key, types_BT, before_BC)
         sight = Sight(mask, Pattern(causal=model.kind != "encoder"), slots_BT=slots_BT)
         if encoder_segments_BS is not None:
-            across = Mask(mask.segments_BT, encoder_segments_BS)
+            across = Mask(mask.segments_BT, encoder_segments_BS, places_BT=mask.places_BT)
             pattern = Pattern(causal=False, scale=model.attention.scale)
             cross = Sight(across, pattern, encoded_MD=encoded_MD)
             sight = sight._replace(cross=cross)
@@ -263,14 +263,17 @@ class Transformer(nnx.Module):
         unroll: bool = False,
         key: jax.Array | None = None,
         length: int | None = None,
+        places_BS: jax.Array | None = None,
     ) -> jax.Array:
         """What the encoder of an encoder_decoder makes of its input, MD in `dtype`.
 
         length: of the rows without their padding, for positions that depend on it; None: S.
+        places_BS: as places_BT of a mask, where rows are parts.
         """
         embed_key, stack_key = (None, None) if key is None else jax.random.split(key)
         x_MD = self.embed(model, tokens_BS, positions_BS, dtype, embed_key, None, None)
-        sight = Sight(Mask(segments_BS, segments_BS), Pattern(causal=False))
+        mask = Mask(segments_BS, segments_BS, places_BT=places_BS)
+        sight = Sight(mask, Pattern(causal=False))
         x_MD, _ = self.encoder(
             model, x_MD, sight, (positions_BS, None, length or tokens_BS.shape[1]),
             remat=remat, unroll=unroll, key=stack_key,

@@ -8,6 +8,7 @@ from operator import itemgetter
 import jax
 import jax.numpy as jnp
 import numpy as np
+from numpy.typing import NDArray
 
 from jaxlm.config.kernels import Pattern
 from jaxlm.models.block_attention import Keys, Queries, attend, keys_of, queries_of
@@ -31,6 +32,7 @@ and keys are copied three times or a few more."""
 
 
 type Attend = Callable[[Queries, Keys], jax.Array]
+type Indexes = NDArray[np.integer] | jax.Array
 
 
 def xla(
@@ -46,14 +48,16 @@ def xla(
     own: Own | None = None,
 ) -> jax.Array:
     """Everything that `attention` promises."""
-    B, T, K, G, H = q_BTKGH.shape
-    S = k_BSKH.shape[1]
+    T, S = q_BTKGH.shape[1], k_BSKH.shape[1]
     queries = queries_of(q_BTKGH, mask, pattern, far, own)
     keys = keys_of(k_BSKH, v_BSKH, mask, pattern, far)
     run = partial(attend, pattern, bias, sink_logits_KG)
     # keys behind a query are seen by some; a cache is in an order of its own
     ahead = not pattern.causal or mask.prefix_BS is not None
     window = pattern.window and max(pattern.window, pattern.sinks)
+    if mask.places_BT is not None:
+        o_BKRH = _of_part(run, queries, keys, window, ahead, pattern.sinks)
+        return _in_order(o_BKRH, q_BTKGH)
     if window is not None and (mask.first_B is not None or T != S or window >= T):
         window = None  # the mask says it, but no key can be left out
     if T * S > LONG * LONG:
@@ -65,10 +69,36 @@ def xla(
         o_BKRH = run(queries, keys)
     else:
         o_BKRH = _short(run, queries, keys, window, ahead, pattern.sinks)
+    return _in_order(o_BKRH, q_BTKGH)
+
+
+def _in_order(o_BKRH: jax.Array, q_BTKGH: jax.Array) -> jax.Array:
+    """Axes as those of the queries."""
+    B, T, K, G, H = q_BTKGH.shape
     split = jax.typeof(o_BKRH).sharding.spec[:2]
     shape = (B, K, T, G, H)
     o_BKTGH = jax.lax.reshape(o_BKRH, shape, out_sharding=jax.P(*split, None, None, None))
     return jnp.swapaxes(o_BKTGH, 1, 2)
+
+
+def _of_part(
+    run: Attend, queries: Queries, keys: Keys, window: int | None, ahead: bool, sinks: int
+) -> jax.Array:
+    """Both chunks of a part (jaxlm/parallel/context.py), each with keys of the whole row that it
+    may see: what lies at places that only the device knows is not cut off, but for a window."""
+    (T, S), outputs = (_length(queries), _length(keys)), []
+    for second in (0, 1):
+        chunk = _cut(queries, second * T // 2, (1 + second) * T // 2)
+        # the first lies in the first half of the row
+        seen = keys if ahead or second else _cut(keys, 0, S // 2)
+        if T * S <= LONG * LONG:
+            outputs.append(run(chunk, seen))
+        elif window is not None and 2 * window <= S:
+            first = chunk.places_bT[0, 0]
+            outputs.append(_sliding(run, chunk, keys, window, ahead, sinks, first))
+        else:
+            outputs.append(_long(run, chunk, seen, everything=True))
+    return jnp.concatenate(outputs, axis=2)
 
 
 def _short(
@@ -84,7 +114,8 @@ def _short(
         last = min(S, end if not ahead else S if window is None else end + window - 1)
         seen = _cut(keys, first, last)
         if sinks and first:
-            seen = _joined([_first_keys(keys, [start], [first], sinks), seen], blocks=0)
+            begins = _first_keys(keys, np.array([start]), np.array([first]), sinks)
+            seen = _joined([begins, seen], blocks=0)
         outputs.append(run(_cut(queries, start, end), seen))
     return jnp.concatenate(outputs, axis=2)
 
@@ -113,21 +144,35 @@ def _long(run: Attend, queries: Queries, keys: Keys, everything: bool) -> jax.Ar
 
 
 def _sliding(
-    run: Attend, queries: Queries, keys: Keys, window: int, ahead: bool, sinks: int
+    run: Attend,
+    queries: Queries,
+    keys: Keys,
+    window: int,
+    ahead: bool,
+    sinks: int,
+    first: jax.Array | None = None,
 ) -> jax.Array:
     """Block after block, each with the blocks of keys that the window reaches, and once more for
     its gradient. Keys are laid out for all blocks beforehand: a block that took its own from all
-    of them would give a gradient for all of them."""
+    of them would give a gradient for all of them.
+
+    first: index of the first query among the keys; None: queries and keys are of the same tokens.
+    """
     T, (least, most) = _length(queries), SLIDING_BLOCKS
     block = min(max(window // 2, least), most)
     count, reach = -(-T // block), -(-(window - 1) // block)
     spans = 2 * reach + 1 if ahead else reach + 1
     padded = _padded(keys, reach * block, (count + spans - 1 - reach) * block - T)
+    if first is not None:
+        reached = (count + spans - 1) * block
+        padded = jax.tree.map(
+            lambda a: jax.lax.dynamic_slice_in_dim(a, first, reached, axis=a.ndim // 2), padded
+        )
     each = _blocks(padded, count + spans - 1)
     shifted = [jax.tree.map(itemgetter(slice(i, i + count)), each) for i in range(spans)]
     if sinks:
-        starts = range(0, T, block)
-        gathered = _first_keys(keys, starts, [start - reach * block for start in starts], sinks)
+        starts = np.arange(0, T, block) + (0 if first is None else first)
+        gathered = _first_keys(keys, starts, starts - reach * block, sinks)
         shifted = [_blocks(gathered, count), *shifted]
     inside = _blocks(_padded(queries, 0, count * block - T), count)
     one = jax.checkpoint(lambda pair: run(*pair), prevent_cse=False)
@@ -208,7 +253,7 @@ def _unblocked(o_nBKrH: jax.Array, queries: Queries, length: int) -> jax.Array:
     return jax.lax.reshape(o_BKnrH, (B, K, n * r, H), out_sharding=flat)[:, :, : length * G]
 
 
-def _first_keys(keys: Keys, starts: Sequence[int], held: Sequence[int], sinks: int) -> Keys:
+def _first_keys(keys: Keys, starts: Indexes, held: Indexes, sinks: int) -> Keys:
     """The first keys of the document that the query at each of `starts` is in.
 
     A document that begins later in that block of queries begins among the keys that the block has
@@ -220,9 +265,9 @@ def _first_keys(keys: Keys, starts: Sequence[int], held: Sequence[int], sinks: i
     begin_BS = jax.lax.cummax(jnp.where(new_BS, jnp.arange(S), 0), axis=1)
     # layouts are given, since a gather forgets that of a batch of one
     rows = jax.P(jax.typeof(segments_BS).sharding.spec[0], None)
-    begin_Bn = begin_BS.at[:, np.array(starts)].get(out_sharding=rows)
+    begin_Bn = begin_BS.at[:, starts].get(out_sharding=rows)
     place_Bnj = begin_Bn[:, :, None] + jnp.arange(sinks)
-    unseen_Bnj = place_Bnj >= np.minimum(np.array(held), S)[:, None]
+    unseen_Bnj = place_Bnj >= jnp.minimum(held, S)[:, None]
     shape = (place_Bnj.shape[0], len(starts) * sinks)
     place_Bm = jax.lax.reshape(jnp.minimum(place_Bnj, S - 1), shape, out_sharding=rows)
     unseen_Bm = jax.lax.reshape(unseen_Bnj, shape, out_sharding=rows)

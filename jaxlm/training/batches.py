@@ -14,6 +14,7 @@ from jaxlm.config.lengths import layout
 from jaxlm.config.objective import PrefixLM, SpanCorruption, components
 from jaxlm.objectives import Batch
 from jaxlm.parallel import spec
+from jaxlm.parallel.context import cut, parts
 from jaxlm.tokens import Loader
 
 AHEAD = 2
@@ -57,11 +58,15 @@ def batches(loader: Loader, start: int, stop: int, microbatches: int) -> Iterato
 def place(
     host: Batch[NDArray[Any]], microbatches: int, mesh: jax.sharding.Mesh
 ) -> Batch[jax.Array]:
-    """A host batch [M * B, T] as [M, B, T] on the mesh's devices; what is None stays so."""
+    """A host batch [M * B, T] as [M, B, T] on the mesh's devices; what is None stays so.
+
+    Where the mesh has a context axis of C > 1, as parts [M, C * B, T / C] (parallel/context.py).
+    """
     sharding = jax.NamedSharding(mesh, spec(None, "batch", None))
 
     def put(array: NDArray[Any]) -> jax.Array:
         split = array.reshape(microbatches, -1, *array.shape[1:])
+        split = cut(split, mesh.shape["context"])
         return jax.make_array_from_callback(split.shape, sharding, lambda index: split[index])
 
     return jax.tree.map(put, host)
@@ -73,17 +78,19 @@ def shapes(config: Config) -> Batch[jax.ShapeDtypeStruct]:
     config: without a curriculum, or that of a stage.
     """
     kind, train, S = config.model.kind, config.train, config.data.seq_len
-    parts = components(config.objective)
-    T = max(layout(part, kind, S).target_len for part in parts)
+    objectives = components(config.objective)
+    T = max(layout(objective, kind, S).target_len for objective in objectives)
     B = train.microbatch_size or train.batch_size
     sharding = jax.NamedSharding(jax.sharding.get_mesh(), spec(None, "batch", None))
+    count = parts()
 
     def of(length: int, dtype: Any) -> jax.ShapeDtypeStruct:
-        return jax.ShapeDtypeStruct((train.batch_size // B, B, length), dtype, sharding=sharding)
+        shape = (train.batch_size // B, count * B, length // count)
+        return jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)
 
     row = of(T, np.int32)
     prefix = kind == "prefix_decoder" and any(
-        isinstance(part, PrefixLM | SpanCorruption) for part in parts
+        isinstance(objective, PrefixLM | SpanCorruption) for objective in objectives
     )
     encoder = (of(S, np.int32) if kind == "encoder_decoder" else None,) * 3
     return Batch(row, row, of(T, np.float32), row, row, row if prefix else None, *encoder)

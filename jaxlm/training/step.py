@@ -11,6 +11,7 @@ from jaxlm.config import Config
 from jaxlm.models import Mask, Transformer, cross_entropy
 from jaxlm.objectives import Batch
 from jaxlm.parallel import Part, reduced, spec, specs_of, unreduced
+from jaxlm.parallel.context import parts, places
 from jaxlm.training.state import State
 
 
@@ -102,6 +103,7 @@ def loss_sum(
 ) -> jax.Array:
     """Sum over the targets of a batch [B, T] of weight * nats, fp32 scalar.
 
+    Rows are parts where the mesh has a context axis (jaxlm/parallel/context.py).
     key: of dropout; None: nothing is dropped.
     """
     model, dtype = config.model, DTYPES[config.train.precision]
@@ -115,16 +117,24 @@ def loss_sum(
         assert batch.encoder_segments_BS is not None
         encoded_MD = params.encode(
             model, batch.encoder_tokens_BS, batch.encoder_positions_BS,
-            batch.encoder_segments_BS, key=encoder_key, **how,
+            batch.encoder_segments_BS, key=encoder_key,
+            length=parts() * batch.encoder_tokens_BS.shape[1],
+            places_BS=places(batch.encoder_tokens_BS), **how,
         )  # fmt: skip
     x_ND, _ = params(
         model,
         batch.tokens_BT,
         batch.positions_BT,
-        Mask(batch.segments_BT, batch.segments_BT, prefix_BS=batch.prefix_BT),
+        Mask(
+            batch.segments_BT,
+            batch.segments_BT,
+            prefix_BS=batch.prefix_BT,
+            places_BT=places(batch.tokens_BT),
+        ),
         encoded_MD=encoded_MD,
         encoder_segments_BS=batch.encoder_segments_BS,
         key=decoder_key,
+        length=parts() * batch.tokens_BT.shape[1],
         **how,
     )
     targets_N, weights_N = (

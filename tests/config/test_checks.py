@@ -7,6 +7,7 @@ import pytest
 from jaxlm.config import Config
 from jaxlm.config.checks import impossible, indivisible
 from jaxlm.config.load import validate
+from jaxlm.config.train import AXES
 from jaxlm.errors import UsageError
 
 GOOD: dict[str, Any] = {"train": {"steps": 1000}}
@@ -44,7 +45,21 @@ BAD: list[tuple[dict[str, Any], str]] = [
         "sources.0.weight: every source has weight 0",
     ),
     ({"mesh": {"stage": 2}}, "mesh.stage: pipeline stages are not built yet"),
-    ({"mesh": {"context": -1, "data": 1}}, "mesh.context: context shards are not built yet"),
+    (
+        {"mesh": {"context": 2}, "model": {"ngram_embedding": {}}},
+        "mesh.context: n-grams reach over the ends of the parts",
+    ),
+    (
+        {"mesh": {"context": 4}, "data": {"seq_len": 20}},
+        "data.seq_len: 20 makes rows of 20 tokens, not a multiple of 2 x mesh.context = 8",
+    ),
+    (
+        {
+            "mesh": {"context": 2}, "data": {"seq_len": 512},
+            "objective": {"kind": "span_corruption"}, "model": {"kind": "encoder_decoder"},
+        },
+        "data.seq_len: 512 makes rows of 114 tokens, not a multiple of 2 x mesh.context = 4",
+    ),
     ({"mesh": {"fsdp": -1}}, "mesh.data: at most one mesh axis may be -1"),
     ({"mesh": {"tensor": 0}}, "mesh.tensor: an axis has at least one device"),
     ({"mesh": {"data": 3}}, "train.batch_size: 8 is not a multiple of mesh.data x mesh.fsdp = 3"),
@@ -63,7 +78,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"model": {"vocab_size": 32_001}, "mesh": {"tensor": 2}}, "model.vocab_size: 32001 is not a"),
     (
         {"model": {"d_model": 12, "head_dim": 8}, "mesh": {"fsdp": 8}},
-        "model.d_model: 12 is not a multiple of mesh.fsdp = 8",
+        "model.d_model: 12 is not a multiple of mesh.fsdp x mesh.context = 8",
     ),
 ]  # fmt: skip
 
@@ -206,7 +221,7 @@ def test_accepted(data: dict[str, Any]) -> None:
 
 def test_axes_that_take_what_is_left_are_checked_when_the_devices_are_known() -> None:
     config = Config.model_validate(GOOD)
-    sizes = {"data": -1, "fsdp": 1, "tensor": 1}
+    sizes = dict.fromkeys(AXES, 1) | {"data": -1}
     assert indivisible(config, sizes) == []
     ((keys, _),) = indivisible(config, sizes | {"data": 16})
     assert keys == ["train.batch_size"]

@@ -10,6 +10,7 @@ from jaxlm.config import Config
 from jaxlm.models import Mask, Transformer, logits
 from jaxlm.objectives import Batch
 from jaxlm.parallel import sharding_of, spec
+from jaxlm.parallel.context import cut, parts
 
 type HostBatch = Batch[np.ndarray]
 
@@ -66,11 +67,12 @@ def host_batch(config: Config, seed: int = 0) -> HostBatch:
 
 
 def on_mesh(batch: HostBatch, microbatches: int | None = None) -> Any:
-    """The batch on the mesh that is set, [B, T] or [microbatches, B / microbatches, T]."""
+    """The batch on the mesh that is set, [B, T] or [microbatches, B / microbatches, T]; as parts of
+    rows where that has a context axis."""
     rows = spec("batch", None)
     if microbatches is None:
-        return jax.reshard(batch, rows)
-    split = jax.tree.map(lambda a: a.reshape(microbatches, -1, a.shape[1]), batch)
+        return jax.reshard(jax.tree.map(lambda a: cut(a, parts()), batch), rows)
+    split = jax.tree.map(lambda a: cut(a.reshape(microbatches, -1, a.shape[1]), parts()), batch)
     return jax.reshard(split, jax.P(None, *rows))
 
 
