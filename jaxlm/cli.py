@@ -2,12 +2,14 @@
 
 import errno
 import functools
+import hashlib
 import json
 import logging
 import os
 import signal
 import sys
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -87,11 +89,12 @@ def run(config_file: str, overrides: tuple[str, ...], quiet: bool) -> None:
     """
     from rich.console import Console
 
+    from jaxlm.parallel.processes import is_first
     from jaxlm.pipeline import run as run_stages
     from jaxlm.reports import final_screen
 
     workdir = _in_workdir(config_file, overrides, quiet, run_stages)
-    if not quiet:
+    if not quiet and is_first():
         Console(highlight=False).print(final_screen(workdir))
 
 
@@ -490,8 +493,9 @@ def _text(path: Path) -> str:
 def _in_workdir(
     config_file: str, overrides: tuple[str, ...], quiet: bool, work: Callable[..., None]
 ) -> Any:
-    """Load the config, lock its workdir, show progress, and do the work."""
-    from jaxlm.config import load
+    """Load the config, meet the other processes, lock its workdir, show progress, do the work."""
+    from jaxlm.config import dump, load
+    from jaxlm.parallel.processes import first_does, is_first, joined, processes_of, share_folder
     from jaxlm.reports import Terminal
     from jaxlm.workdir import Workdir
 
@@ -500,7 +504,11 @@ def _in_workdir(
     _use_jax()
     from jaxlm.training import Stopped
 
-    with workdir.lock(), Terminal(quiet) as show:
+    processes, same = processes_of(os.environ), hashlib.sha256(dump(loaded).encode()).hexdigest()
+    with joined(processes, loaded.recovery.start_timeout, same), ExitStack() as stack:
+        first_does("workdir", lambda: stack.enter_context(workdir.lock()))
+        share_folder(workdir.path)
+        show = stack.enter_context(Terminal(quiet or not is_first()))
         try:
             work(loaded, workdir, show)
         except Stopped as stopped:

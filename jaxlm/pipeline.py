@@ -12,6 +12,7 @@ from jaxlm.config import Config, Section, dump
 from jaxlm.config.stages import config_at
 from jaxlm.errors import UserError
 from jaxlm.parallel import make_mesh
+from jaxlm.parallel.processes import first_does, is_first, wait_for_file
 from jaxlm.reports import Terminal, write_report
 from jaxlm.workdir import Workdir, write_json, write_text
 
@@ -26,6 +27,8 @@ class Stage(NamedTuple):
     depends: Callable[[Config, Workdir], Any]
     makes: Callable[[Workdir], Path]
     work: Callable[[Config, Workdir, Terminal], None]
+    together: bool = False
+    """Of several processes, all take part in the work; else the first does it."""
 
 
 def run(config: Config, workdir: Workdir, show: Terminal) -> None:
@@ -41,29 +44,44 @@ def run(config: Config, workdir: Workdir, show: Terminal) -> None:
     write_config(config, workdir)
     for stage in STAGES:
         do(stage, config, workdir, show, again=False)
-    write_report(workdir)
+    first_does("report", lambda: str(write_report(workdir)))
 
 
 def do(stage: Stage, config: Config, workdir: Workdir, show: Terminal, *, again: bool) -> None:
     """Do one stage, unless it was done from the same inputs and need not be done `again`."""
-    inputs = stage.depends(config, workdir)
-    if inputs is None:
+
+    def begin() -> str | None:
+        """What to note when it is done; None: nothing is to do."""
+        inputs = stage.depends(config, workdir)
+        if inputs is None:
+            return ""
+        done, stamp = _read_stamps(workdir), _digest(inputs)
+        if not again and done.get(stage.name) == stamp and stage.makes(workdir).exists():
+            show.line(f"{stage.name}: done before, nothing changed")
+            return None
+        # a stage that dies half-way must not look finished
+        done.pop(stage.name, None)
+        write_json(_stamps(workdir), done)
+        return stamp
+
+    def end() -> None:
+        assert stamp is not None
+        write_json(_stamps(workdir), _read_stamps(workdir) | {stage.name: stamp})
+
+    stamp = first_does(stage.name, begin)
+    if stamp is not None and stage.together:
         stage.work(config, workdir, show)
-        return
-    done, stamp = _read_stamps(workdir), _digest(inputs)
-    if not again and done.get(stage.name) == stamp and stage.makes(workdir).exists():
-        show.line(f"{stage.name}: done before, nothing changed")
-        return
-    # a stage that dies half-way must not look finished
-    done.pop(stage.name, None)
-    write_json(_stamps(workdir), done)
-    stage.work(config, workdir, show)
-    write_json(_stamps(workdir), done | {stage.name: stamp})
+    elif stamp is not None:
+        first_does(stage.name, lambda: stage.work(config, workdir, show))
+    if stamp:
+        first_does(stage.name, end)
+    if not stage.together:
+        wait_for_file(stage.makes(workdir))
 
 
 def write_config(config: Config, workdir: Workdir) -> None:
     """Note the resolved config of this run in its folder."""
-    write_text(workdir.config, dump(config))
+    first_does("config.yaml", lambda: write_text(workdir.config, dump(config)))
 
 
 def evaluate(
@@ -98,7 +116,7 @@ def evaluate(
         "all": everything,
     }
     # the report of a run is about its newest checkpoint
-    if path == trained.workdir.path and not overrides:
+    if path == trained.workdir.path and not overrides and is_first():
         write_json(trained.workdir.evaluation, record)
     return record
 
@@ -135,7 +153,7 @@ def _train(config: Config, workdir: Workdir, show: Terminal) -> None:
 def _evaluate(config: Config, workdir: Workdir, show: Terminal) -> None:
     if config.data.validation_fraction == 0:
         show.line("eval: nothing is held apart (data.validation_fraction is 0)")
-        workdir.evaluation.unlink(missing_ok=True)
+        first_does("eval", lambda: workdir.evaluation.unlink(missing_ok=True))
     else:
         evaluate(workdir.path, config)
 
@@ -144,12 +162,15 @@ def _generate(config: Config, workdir: Workdir, show: Terminal) -> None:
     from jaxlm.evaluation import Request, generate, open_trained
 
     wanted = config.eval.generate
+    if not wanted.prompts:
+        write_text(workdir.samples, "")
+        return
     trained = open_trained(workdir.path, single_device=True)
     request = Request(
         wanted.max_tokens, wanted.temperature, wanted.top_k, wanted.top_p, config.seed,
         wanted.special_tokens,
     )  # fmt: skip
-    texts = generate(trained, wanted.prompts, request) if wanted.prompts else []
+    texts = generate(trained, wanted.prompts, request)
     lines = [
         json.dumps(
             {
@@ -214,7 +235,13 @@ STAGES = (
         lambda workdir: workdir.tokens,
         tokens.tokenize,
     ),
-    Stage("train", lambda config, workdir: None, lambda workdir: workdir.checkpoints, _train),
+    Stage(
+        "train",
+        lambda config, workdir: None,
+        lambda workdir: workdir.checkpoints,
+        _train,
+        together=True,
+    ),
     Stage(
         "eval",
         lambda config, workdir: [
@@ -222,6 +249,7 @@ STAGES = (
         ],
         lambda workdir: workdir.evaluation,
         _evaluate,
+        together=True,
     ),
     Stage(
         "generate",

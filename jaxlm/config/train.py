@@ -70,6 +70,8 @@ class Recovery(Section):
 
     resume: bool = True
     """Go on from the newest good checkpoint; false: refuse a workdir that has one."""
+    start_timeout: PositiveFloat = 600.0
+    """Seconds that the processes of a run wait for each other at the start."""
 
 
 class Generate(Section):

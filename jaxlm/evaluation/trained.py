@@ -13,6 +13,7 @@ from jaxlm.config.stages import config_at
 from jaxlm.errors import UserError
 from jaxlm.models import Transformer
 from jaxlm.parallel import make_mesh
+from jaxlm.parallel.processes import first_does
 from jaxlm.tokens import Tokenizer, load_tokenizer
 from jaxlm.training.checkpoints import find_checkpoints, first_whole, read_arrays, read_facts
 from jaxlm.training.state import shapes_of_params
@@ -49,7 +50,8 @@ def open_trained(
 ) -> Trained:
     """Read WORKDIR (its newest whole checkpoint) or WORKDIR/checkpoints/STEP.
 
-    The mesh is data parallel over all devices, or of one. Raises UserError when there is no
+    The mesh is data parallel over all devices, or of one; with the first, all processes must call
+    this. Raises UserError when there is no
     checkpoint, it is damaged, or its tokenizer is not the one in the run's folder.
 
     overrides: KEY=VALUE of allowed keys, laid on the run's config; refused where they cannot be or
@@ -57,7 +59,9 @@ def open_trained(
     """
     workdir, found = find_checkpoints(Path(path))
     tokenizer = load_tokenizer(workdir.tokenizer)
-    devices = jax.devices()[:1] if single_device else jax.devices()
+    devices = jax.local_devices()[:1] if single_device else jax.devices()
+    if not single_device:
+        found = list(map(Path, first_does("checkpoints", lambda: list(map(str, found)))))
 
     def read(checkpoint: Path) -> Trained:
         facts = read_facts(checkpoint)

@@ -18,6 +18,7 @@ from orbax.checkpoint import v1 as ocp
 
 from jaxlm.errors import UserError
 from jaxlm.models import Transformer
+from jaxlm.parallel.processes import first_does, is_first, largest, several
 from jaxlm.training.same_run import refuse_other_run
 from jaxlm.training.state import State
 from jaxlm.workdir import Workdir
@@ -166,12 +167,20 @@ def read_arrays(
     wanted = {name: named(tree) for name, tree in templates.items()}
     for name, tree in wanted.items():
         _refuse_other_arrays(path, name, facts["arrays"][name], tree, advice)
+    damaged: DamagedError | None = None
     try:
         for name in wanted:
             _read_index(path / name)
-        loaded = ocp.load_checkpointables(path.absolute(), wanted)
+        with _context():
+            loaded = ocp.load_checkpointables(path.absolute(), wanted)
     except Exception as error:
-        raise DamagedError(f"{path}: cannot be read ({_first_line(error)})") from error
+        damaged = DamagedError(f"{path}: cannot be read ({_first_line(error)})")
+        damaged.__cause__ = error
+    # each process reads its own part, and all are to go on or to look at an older one
+    if several() and int(largest(damaged is not None)) and damaged is None:
+        damaged = DamagedError(f"{path}: cannot be read by another process; see the other logs")
+    if damaged is not None:
+        raise damaged
     wrong = [
         f"{name}.{key}"
         for name in wanted
@@ -187,6 +196,17 @@ def read_arrays(
     }
 
 
+def _context() -> ocp.Context:
+    """Of the processes whose devices are in the mesh that is set; Orbax waits for no others."""
+    active = {device.process_index for device in jax.sharding.get_mesh().devices.flat}
+    return ocp.Context(
+        multiprocessing_options=ocp.options.MultiprocessingOptions(
+            primary_host=min(active),
+            active_processes=active if len(active) < jax.process_count() else None,
+        )
+    )
+
+
 def first_whole[T](paths: list[Path], read: Callable[[Path], T]) -> tuple[T, list[Path]]:
     """What `read` makes of the first checkpoint that is whole, and the damaged ones before it.
 
@@ -199,7 +219,7 @@ def first_whole[T](paths: list[Path], read: Callable[[Path], T]) -> tuple[T, lis
         except DamagedError as error:
             problems += error.messages
             continue
-        for problem in problems:
+        for problem in problems if is_first() else ():
             print(f"jaxlm: {problem}; {path} is used", file=sys.stderr)
         return result, paths[:index]
     advice = "no whole checkpoint is left; restore one, or move it away to start afresh"
@@ -222,10 +242,14 @@ def resume(
         return path, State(**trees), facts
 
     found, damaged = first_whole(paths, read)
-    for path in damaged:
-        aside = path.with_name(f"{path.name}.damaged")
-        shutil.rmtree(aside, ignore_errors=True)
-        path.rename(aside)
+
+    def set_aside() -> None:
+        for path in damaged:
+            aside = path.with_name(f"{path.name}.damaged")
+            shutil.rmtree(aside, ignore_errors=True)
+            path.rename(aside)
+
+    first_does("set damaged checkpoints aside", set_aside)
     return found
 
 

@@ -23,7 +23,7 @@ def peak_flops() -> float | None:
 
 def _measured(size: int = 1024, repeats: int = 5) -> float:
     product = jax.jit(jnp.matmul)
-    with jax.set_mesh(jax.make_mesh((), (), devices=jax.devices()[:1])):
+    with jax.set_mesh(jax.make_mesh((), (), devices=jax.local_devices()[:1])):
         x = jnp.ones((size, size), jnp.float32)
         product(x, x).block_until_ready()
         best = float("inf")

@@ -7,7 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -22,6 +22,7 @@ from jaxlm.models import Transformer, flops_per_token
 from jaxlm.models.size import describe
 from jaxlm.optim import make_schedule
 from jaxlm.parallel import make_mesh
+from jaxlm.parallel.processes import first_does, is_first, largest, several
 from jaxlm.tokens import Loader, load_tokenizer, open_loader
 from jaxlm.training.batches import Ready, batches
 from jaxlm.training.checkpoints import Checkpoints, checkpoints_in, resume, start_from
@@ -62,18 +63,33 @@ def train(config: Config, workdir: Workdir, show: Show, score: Score) -> None:
     that belongs to another run, damaged data, a loss that is not finite, or a full disk. `score` is
     called each eval.every steps.
 
+    Of several processes the first writes metrics and calls `show`; a signal to one of them stops
+    all after the same step.
+
     A curriculum compiles a step for each stage; the optimizer's state goes on from one to the next.
     """
     with _stop_signals() as stop, jax.set_mesh(make_mesh(config)):
         step = _train(config, workdir, show, score, stop)
-    if stop.signum is not None:
-        raise Stopped(stop.signum, step)
+    if signum := stop.agreed:
+        raise Stopped(signum, step)
 
 
 class _Stop:
     """The signal that asked the run to stop."""
 
-    signum: int | None = None
+    signum = 0
+    """Of this process; 0: none came."""
+    heard = 0
+    """Of any process, as all of them have heard it at this step."""
+
+    @property
+    def agreed(self) -> int:
+        """What all processes stop for."""
+        return self.heard if several() else self.signum
+
+    def ask(self) -> jax.Array | None:
+        """To be heard with the step's figures."""
+        return largest(self.signum) if several() else None
 
 
 class _Stage(NamedTuple):
@@ -92,6 +108,7 @@ class _Pending(NamedTuple):
     stage: _Stage
     figures: dict[str, jax.Array]
     record: dict[str, Any] | None
+    stop: jax.Array | None
 
 
 def _train(config: Config, workdir: Workdir, show: Show, score: Score, stop: _Stop) -> int:
@@ -104,18 +121,20 @@ def _train(config: Config, workdir: Workdir, show: Show, score: Score, stop: _St
         "store": _digest_of_store(workdir),
         "mesh": dict(jax.sharding.get_mesh().shape),
     }
+    _same_everywhere(run)
     total, every = config.steps, config.logging.every
     for line in describe(config):
         show.line(line)
     names = [source.name for source in config.sources]
     start, tokens, read_S = 0, 0, np.zeros(len(names), np.int64)
-    if found := checkpoints_in(workdir.checkpoints):
+    found = first_does("checkpoints", lambda: list(map(str, checkpoints_in(workdir.checkpoints))))
+    if found:
         if not config.recovery.resume:
             raise UserError(
                 f"{workdir.checkpoints}: holds a run and recovery.resume is false; choose another "
                 "workdir or move it away"
             )
-        path, state, facts = resume(found, run, shapes_of_state(config))
+        path, state, facts = resume(list(map(Path, found)), run, shapes_of_state(config))
         start, tokens, read_S = facts["step"], facts["tokens"], np.array(facts["read"])
         show.line(f"resumed from {path}")
         if start >= total:
@@ -134,14 +153,17 @@ def _train(config: Config, workdir: Workdir, show: Show, score: Score, stop: _St
     kept = (config.checkpoint.keep, config.checkpoint.keep_every)
     with (
         Checkpoints(workdir.checkpoints, *kept) as checkpoints,
-        closing(Metrics(workdir, start, config.logging.tensorboard)) as metrics,
-    ):
+        closing(Metrics(workdir, start, config.logging.tensorboard)) if is_first()
+        else nullcontext() as metrics,
+    ):  # fmt: skip
 
         def finish(pending: _Pending) -> None:
             """Wait for a step's figures, check them and write its record."""
             figures, rates = _finite(pending.step, pending.figures), pending.stage.rates
             rates.finished(pending.step)
-            if pending.record is not None:
+            if pending.stop is not None:
+                stop.heard = int(pending.stop)
+            if pending.record is not None and metrics is not None:
                 record = {
                     "step": pending.step,
                     **figures,
@@ -178,8 +200,8 @@ def _train(config: Config, workdir: Workdir, show: Show, score: Score, stop: _St
                 }
                 if stage.resolved.name is not None:
                     record["stage"] = stage.resolved.name
-            pending = _Pending(step, stage, figures, record)
-            last = step == total or stop.signum is not None
+            pending = _Pending(step, stage, figures, record, stop.ask())
+            last = step == total or stop.agreed != 0
             save = last or step % config.checkpoint.every == 0
             if record is not None and scored:
                 record["validation"] = {
@@ -223,8 +245,13 @@ def _dropout_key(config: Config, step: int) -> jax.Array | None:
     """The key of a step's dropout on all devices; None where nothing is dropped."""
     if not config.model.dropout:
         return None
-    key = jax.random.fold_in(jax.random.key(config.seed), step)
-    return jax.device_put(key, jax.NamedSharding(jax.sharding.get_mesh(), jax.P()))
+    # made there: what is moved to devices of other processes is compared with theirs first
+    return _folded(np.uint32(config.seed), np.uint32(step))
+
+
+@jax.jit
+def _folded(seed: jax.Array, step: jax.Array) -> jax.Array:
+    return jax.random.fold_in(jax.random.key(seed), step)
 
 
 def _finite(step: int, figures: dict[str, jax.Array]) -> dict[str, float | None]:
@@ -251,6 +278,16 @@ def _digest_of_store(workdir: Workdir) -> str:
     manifest = json.loads((workdir.tokens / "manifest.json").read_bytes())
     del manifest["address"]
     return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
+
+
+def _same_everywhere(run: dict[str, Any]) -> None:
+    """Raise UserError where this process sees another tokenizer or other tokens than the first."""
+    own = [run["tokenizer_hash"], run["store"]]
+    if own != first_does("tokens", lambda: own):
+        raise UserError(
+            f"{run['config']['workdir']}: holds another tokenizer or other tokens here than for "
+            "process 0; give a workdir and a data.store that all hosts share"
+        )
 
 
 class _Rates:
@@ -301,7 +338,7 @@ def _stop_signals() -> Iterator[_Stop]:
         return
 
     def note(signum: int, frame: Any) -> None:
-        if stop.signum is not None and signum == signal.SIGINT:
+        if stop.signum and signum == signal.SIGINT:
             raise KeyboardInterrupt
         stop.signum = signum
 
