@@ -414,8 +414,13 @@ def report(path: Path) -> None:
 @OVERRIDES
 @click.option("--schema", is_flag=True, help="Print the JSON Schema of a config.")
 @click.option("--summary", is_flag=True, help="Add the model's table with its parameter count.")
+@click.option("--get-workdir", is_flag=True, help="Print the run's folder, for scripts.")
 def config(
-    config_file: str | None, overrides: tuple[str, ...], schema: bool, summary: bool
+    config_file: str | None,
+    overrides: tuple[str, ...],
+    schema: bool,
+    summary: bool,
+    get_workdir: bool,
 ) -> None:
     """Print the resolved config, which is itself a config.
 
@@ -431,6 +436,9 @@ def config(
     if config_file is None:
         raise click.UsageError("Give a config file, or --schema.")
     loaded = load(config_file, overrides)
+    if get_workdir:
+        click.echo(loaded.workdir)
+        return
     click.echo(dump(loaded), nl=False)
     if summary:
         from jaxlm.models.size import summary_lines
