@@ -26,7 +26,7 @@ from jaxlm.config import load
 from jaxlm.evaluation import open_trained
 from jaxlm.objectives import lm
 from jaxlm.training.batches import place
-from jaxlm.training.step import loss_sum
+from jaxlm.training.loss import loss_sum
 
 ROOT = Path(__file__).parent.parent
 PEER = ROOT / "benchmarks" / "peers" / "nanogpt_cpu.py"

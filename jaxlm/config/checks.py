@@ -172,7 +172,6 @@ def _impossible(config: Config) -> list[Problem]:
             f"{decay} changes the state by less than bf16 tells apart, 1 in 256; use at most "
             f"{1 - BF16_STEP:.3f}, or optimizer.state_dtype=fp32",
         )
-    refuse_if(mesh.stage != 1, ["mesh.stage"], "pipeline stages are not built yet; use 1")
     refuse_if(
         mesh.context != 1 and config.model.ngram_embedding is not None,
         ["mesh.context", "model.ngram_embedding"],
@@ -207,9 +206,7 @@ def _samples(config: Config) -> list[Problem]:
 
 def _indivisible(config: Config, sizes: dict[str, int]) -> list[Problem]:
     model, train = config.model, config.train
-    data, fsdp, tensor, context = (
-        max(sizes[axis], 1) for axis in ("data", "fsdp", "tensor", "context")
-    )
+    data, fsdp, stage, tensor, context = (max(sizes[axis], 1) for axis in AXES)
     micro = train.microbatch_size or train.batch_size
     splits = [
         ("train.microbatch_size" if train.microbatch_size else "train.batch_size", micro,
@@ -219,9 +216,10 @@ def _indivisible(config: Config, sizes: dict[str, int]) -> list[Problem]:
         ("model.kv_heads", model.kv_head_count, "mesh.tensor", tensor),
         ("model.d_mlp", model.d_mlp, "mesh.tensor", tensor),
         ("model.vocab_size" if model.vocab_size else "tokenizer.vocab_size",
-         config.vocab_size, "mesh.tensor", tensor),
+         config.vocab_size, "mesh.stage x mesh.tensor", stage * tensor),
         ("model.ngram_embedding.buckets",
-         model.ngram_embedding.buckets if model.ngram_embedding else 0, "mesh.tensor", tensor),
+         model.ngram_embedding.buckets if model.ngram_embedding else 0,
+         "mesh.stage x mesh.tensor", stage * tensor),
         ("model.d_model", model.d_model, "mesh.fsdp x mesh.context", fsdp * context),
     ]  # fmt: skip
     found = [
@@ -229,7 +227,52 @@ def _indivisible(config: Config, sizes: dict[str, int]) -> list[Problem]:
         for key, size, axis, parts in splits
         if size % parts
     ]
-    return found + _uncut(config, context)
+    return found + _uncut(config, context) + _unstaged(config, stage)
+
+
+def _unstaged(config: Config, stages: int) -> list[Problem]:
+    """What a pipeline of so many stages cannot run."""
+    model, mesh, train = config.model, config.mesh, config.train
+    found: list[Problem] = []
+
+    def refuse_if(bad: bool, keys: list[str], message: str) -> None:
+        if bad:
+            found.append((keys, f"{keys[0]}: {message}"))
+
+    refuse_if(
+        (mesh.schedule == "interleaved") != (mesh.interleave > 1),
+        ["mesh.interleave", "mesh.schedule"],
+        f"{mesh.interleave} with mesh.schedule {mesh.schedule}; interleaved goes with 2 parts a "
+        "stage or more, the others with 1",
+    )
+    if stages == 1:
+        return found
+    refuse_if(
+        mesh.schedule == "1f1b" and model.kind == "encoder_decoder",
+        ["mesh.schedule", "model.kind"],
+        "1f1b is for models of one stack; choose gpipe or interleaved",
+    )
+    count = train.batch_size // (train.microbatch_size or train.batch_size)
+    refuse_if(
+        count < stages,
+        ["train.microbatch_size", "mesh.stage"],
+        f"{count} microbatches a step are fewer than {stages} stages; give at most "
+        f"{max(train.batch_size // stages, 1)} (train.batch_size {train.batch_size} / {stages})",
+    )
+    period = (model.attention.window and model.attention.global_every) or 1
+    parts = stages * mesh.interleave
+    stacks = {"layers": model.layers}
+    if model.kind == "encoder_decoder":
+        stacks["decoder_layers"] = model.decoder_layers or model.layers
+    for name, layers in stacks.items():
+        refuse_if(
+            layers % (parts * period) > 0,
+            [f"model.{name}", "mesh.stage"],
+            f"{layers} is not a multiple of mesh.stage x mesh.interleave"
+            + (" x model.attention.global_every" if period > 1 else "")
+            + f" = {parts * period}",
+        )
+    return found
 
 
 def _uncut(config: Config, context: int) -> list[Problem]:

@@ -52,6 +52,11 @@ class Mesh(Section):
     zero: Literal[0, 1, 2, 3] = 3
     """What is split over fsdp: 0 nothing, 1 the optimizer's state, 2 gradients too, 3 parameters
     too, which each layer gathers where it is used."""
+    schedule: Literal["1f1b", "gpipe", "interleaved"] = "1f1b"
+    """Of pipeline stages. 1f1b: activations of a few microbatches, however many there are, for
+    models of one stack; gpipe: of all; interleaved: of all too, and less waiting."""
+    interleave: PositiveInt = 1
+    """Parts of the model that a stage has, for schedule: interleaved."""
 
 
 class Checkpoint(Section):

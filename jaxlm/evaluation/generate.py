@@ -16,9 +16,9 @@ from jaxlm.evaluation.sampling import Request
 from jaxlm.evaluation.trained import Trained
 from jaxlm.models import Transformer
 from jaxlm.models.positions import frequencies
-from jaxlm.parallel import shards, spec
+from jaxlm.parallel import shards, spec, without_stages
 from jaxlm.tokens import Tokenizer, decode_named, encode_named
-from jaxlm.training.step import DTYPES
+from jaxlm.training.loss import DTYPES
 
 type Ids = Sequence[int]
 
@@ -129,6 +129,7 @@ def continued(
     """
     attention = model.attention.model_copy(update={"kernel": "auto"})
     model = model.model_copy(update={"attention": attention})
+    params = without_stages(params)
     key = jax.random.key(request.seed)
     mesh = jax.sharding.get_mesh()
     parts = shards("batch")

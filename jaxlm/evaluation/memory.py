@@ -34,7 +34,7 @@ from jaxlm.evaluation.sampling import Request, sample
 from jaxlm.evaluation.trained import Trained
 from jaxlm.models import Transformer
 from jaxlm.models.attention import Own
-from jaxlm.training.step import DTYPES
+from jaxlm.training.loss import DTYPES
 
 # T tokens of a chunk, X last tokens kept on the device, S slots of the memory, P selected tokens
 # that all queries share, k tokens that a query head selects for itself, U blocks, K key-value

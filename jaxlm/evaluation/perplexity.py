@@ -10,9 +10,11 @@ from numpy.typing import NDArray
 from jaxlm.config import Config
 from jaxlm.models import Transformer
 from jaxlm.objectives import Batch
+from jaxlm.parallel import shards
 from jaxlm.tokens import Tokenizer, validation_batches
 from jaxlm.training.batches import place
-from jaxlm.training.step import loss_sum
+from jaxlm.training.loss import loss_sum
+from jaxlm.training.pipeline import loss_by_turns
 from jaxlm.workdir import Workdir
 
 type Scores = dict[str, dict[str, float]]
@@ -63,6 +65,8 @@ def sum_of_nats(config: Config, params: Transformer, batch: Batch[jax.Array]) ->
 
 @partial(jax.jit, static_argnums=0)
 def _sum_of_nats(config: Config, params: Transformer, batch: Batch[jax.Array]) -> jax.Array:
+    if shards("layers") > 1:
+        return loss_by_turns(config, params, batch, turns=1)
     return loss_sum(config, params, jax.tree.map(lambda a: a[0], batch))
 
 

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxlm.config.kernels import SPLASH_BLOCKS, Pattern
-from jaxlm.models.local_attention import on_each_device
+from jaxlm.models.local_attention import of_own
 from jaxlm.models.masks import Mask
 from jaxlm.parallel.context import order as order_of_parts
 from jaxlm.parallel.context import parts
@@ -58,7 +58,7 @@ def cudnn(
         )
         return o_BTNH.reshape(q_BTKGH.shape)
 
-    return on_each_device(local, q_BTKGH, k_BSKH, v_BSKH, mask)
+    return of_own(local, q_BTKGH, k_BSKH, v_BSKH, mask)
 
 
 def splash(
@@ -147,7 +147,7 @@ def splash(
         return jnp.where(inside_BT[:, :, None, None, None], inside, out)
 
     extras = {} if sink_logits_KG is None else {"sink_logits_KG": sink_logits_KG}
-    return on_each_device(local, q_BTKGH, k_BSKH, v_BSKH, mask, **extras)
+    return of_own(local, q_BTKGH, k_BSKH, v_BSKH, mask, **extras)
 
 
 def _of_this_part(info: jax.Array) -> jax.Array:

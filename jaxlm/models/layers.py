@@ -206,7 +206,7 @@ class Attention(nnx.Module):
         B = sight.mask.segments_BT.shape[0]
         q_BTKGH = self.queries(model, y_ND, B)
         if sight.encoded_MD is not None:
-            k_BSKH, v_BSKH = self.keys_and_values(model, sight.encoded_MD, B)
+            k_BSKH, v_BSKH = self.keys_and_values(model, all_tokens(sight.encoded_MD), B)
         else:
             assert cache is not None
             assert cache.cross_k_BKSH is not None

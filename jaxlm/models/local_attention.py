@@ -9,11 +9,12 @@ from jaxlm.config.kernels import Pattern
 from jaxlm.models.masks import Mask
 from jaxlm.parallel import spec
 from jaxlm.parallel.context import whole_rows
+from jaxlm.parallel.local import on_each_device
 
 # B batch, T queries, S keys, K key-value heads, G query heads a key head, H head width
 
 
-def on_each_device(
+def of_own(
     local: Callable[..., jax.Array],
     q_BTKGH: jax.Array,
     k_BSKH: jax.Array,
@@ -24,11 +25,9 @@ def on_each_device(
     """What a function that the partitioner does not look into makes of each device's arrays.
 
     extras: as `attention` has them, but for `own`; local takes them as one dict. Inside of a
-    shard_map over all axes of the mesh arrays are a device's already.
+    shard_map arrays are a device's already.
     """
-    mesh = jax.sharding.get_abstract_mesh()
-    axes = {*mesh.axis_names} - {*mesh.manual_axes}
-    if not axes:
+    if jax.sharding.get_abstract_mesh().manual_axes:
         return local(q_BTKGH, k_BSKH, v_BSKH, mask, extras)
 
     def of_tokens(a: jax.Array) -> jax.P:
@@ -37,17 +36,12 @@ def on_each_device(
     def of_heads(a: jax.Array) -> jax.P:
         return spec(*(None,) * (a.ndim - 2), "heads", None)
 
-    return jax.shard_map(
-        local,
-        in_specs=(
-            *map(of_tokens, (q_BTKGH, k_BSKH, v_BSKH)),
-            jax.tree.map(of_tokens, mask),
-            {n: jax.tree.map(of_tokens if n == "far" else of_heads, x) for n, x in extras.items()},
-        ),
-        out_specs=of_tokens(q_BTKGH),
-        axis_names=axes,
-        check_vma=False,  # Pallas and custom calls do not say over which axes their results vary
-    )(q_BTKGH, k_BSKH, v_BSKH, mask, extras)
+    specs = (
+        *map(of_tokens, (q_BTKGH, k_BSKH, v_BSKH)),
+        jax.tree.map(of_tokens, mask),
+        {n: jax.tree.map(of_tokens if n == "far" else of_heads, x) for n, x in extras.items()},
+    )
+    return on_each_device(local, specs, of_tokens(q_BTKGH), q_BTKGH, k_BSKH, v_BSKH, mask, extras)
 
 
 def of_parts(
@@ -81,4 +75,4 @@ def of_parts(
             extras |= {"far": far._replace(k_BSKH=whole_rows(far.k_BSKH))}
         return run(q_BTKGH, k_BSKH, v_BSKH, mask, pattern, **extras)
 
-    return on_each_device(local, q_BTKGH, k_BSKH, v_BSKH, mask, **extras)
+    return of_own(local, q_BTKGH, k_BSKH, v_BSKH, mask, **extras)

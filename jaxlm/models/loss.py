@@ -50,7 +50,9 @@ def cross_entropy(
     parts = shards("batch")
     local = x_ND.shape[0] // parts
     chunks = next(n for n in range(-(-local // chunk_tokens), local + 1) if local % n == 0)
-    return _summed(Split(parts, chunks, softcap), all_tokens(x_ND, "vocab"), head, targets_N, weights_N)
+    return _summed(
+        Split(parts, chunks, softcap), all_tokens(x_ND, "vocab"), head, targets_N, weights_N
+    )
 
 
 class Split(NamedTuple):

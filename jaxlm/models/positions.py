@@ -236,7 +236,7 @@ def _relative(
     buckets = table_RKG.shape[0]
     bucket = relative_bucket(distance, causal=causal, buckets=buckets, max_distance=max_distance)
     # rows and heads may both be split over devices, and so is the result then
-    rows, heads = jax.typeof(bucket).sharding, jax.typeof(table_RKG).sharding
-    split = jax.NamedSharding(rows.mesh, jax.P(*rows.spec, *heads.spec[1:]))
+    rows, heads = (jax.typeof(a).sharding.spec for a in (bucket, table_RKG))
+    split = jax.P(*rows, *heads[1:]) if any((*rows, *heads[1:])) else None
     found = table_RKG.astype(jnp.float32).at[bucket].get(out_sharding=split)
     return jnp.moveaxis(found, (-2, -1), (-4, -3))

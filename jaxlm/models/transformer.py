@@ -93,11 +93,31 @@ class Stack(nnx.Module):
         layers: what self.layers() gives, for calls with caches; None: cut out of the stack here.
         key: of dropout; None: nothing is dropped.
         """
+        sights = self.sights(model, sight, positions, caches)
+        if caches is None:
+            x_ND = self.through(model, x_ND, sights, remat=remat, unroll=unroll, key=key)
+            return self.behind(model, x_ND), []
+        new = []
+        # one by one, so that each is written where it lies and may have a size of its own
+        blocks = self.layers() if layers is None else layers
+        for index, (block, cache) in enumerate(zip(blocks, caches, strict=True)):
+            x_ND, written = block(model, x_ND, sights[index % len(sights)], cache)
+            assert written is not None
+            new.append(written)
+        return self.behind(model, x_ND), new
+
+    def sights(
+        self,
+        model: Model,
+        sight: Sight,
+        positions: tuple[jax.Array, jax.Array | None, int],
+        caches: Sequence[Cache] | None = None,
+    ) -> list[Sight]:
+        """What layers see, which differ in a period: the last of each sees everything."""
         table_RN = None
         if isinstance(model.position, RelativeBias):
             table_RN = jax.reshard(self.bias.get_value(), spec(None, "heads"))
         positions_BT, key_positions_BS, length = positions
-        # layers differ in what they see, in a period: the last of each sees everything
         period = (model.attention.window and model.attention.global_every) or 1
         sights = []
         for index in range(period):
@@ -111,31 +131,40 @@ class Stack(nnx.Module):
                 keys_BS = positions_BT
             turns = rotations_of(model, pattern, positions_BT, keys_BS, length)
             sights.append(its._replace(rotations=turns))
+        return sights
 
-        def layer(
-            x_ND: jax.Array, inputs: Any, sight: Sight, cache: Cache | None = None
-        ) -> tuple[jax.Array, Cache | None]:
+    def through(
+        self,
+        model: Model,
+        x_ND: jax.Array,
+        sights: Sequence[Sight],
+        *,
+        remat: Remat = "none",
+        unroll: bool = False,
+        key: jax.Array | None = None,
+        first: jax.Array | int = 0,
+    ) -> jax.Array:
+        """Hidden states behind the last block, ND. first: number of the first, for the draws of
+        dropout."""
+
+        def layer(x_ND: jax.Array, inputs: Any, sight: Sight) -> tuple[jax.Array, None]:
             block, layer_key = inputs
-            return block(model, x_ND, sight, cache, layer_key)
+            return block(model, x_ND, sight, None, layer_key)
 
         calls: list[Callable[..., Any]] = [partial(layer, sight=its) for its in sights]
-        new = []
-        if caches is not None:
-            # one by one, so that each is written where it lies and may have a size of its own
-            blocks = self.layers() if layers is None else layers
-            for index, (block, cache) in enumerate(zip(blocks, caches, strict=True)):
-                x_ND, written = calls[index % period](x_ND, (block, None), cache=cache)
-                assert written is not None
-                new.append(written)
-        else:
-            if remat != "none":
-                calls = [
-                    jax.checkpoint(call, policy=REMAT[remat], prevent_cse=unroll) for call in calls
-                ]
-            count = jax.tree.leaves(self.blocks)[0].shape[0]
-            keys = None if key is None else jax.random.split(key, count)
-            x_ND = _in_periods(calls, x_ND, (self.blocks, keys), unroll)
-        return self.norm(model, x_ND) if model.norm_placement != "post" else x_ND, new
+        if remat != "none":
+            calls = [
+                jax.checkpoint(call, policy=REMAT[remat], prevent_cse=unroll) for call in calls
+            ]
+        keys = None
+        if key is not None:
+            numbers = first + jnp.arange(jax.tree.leaves(self.blocks)[0].shape[0])
+            keys = jax.vmap(jax.random.fold_in, (None, 0))(key, numbers)
+        return _in_periods(calls, x_ND, (self.blocks, keys), unroll)
+
+    def behind(self, model: Model, x_ND: jax.Array) -> jax.Array:
+        """Hidden states behind the last norm, where there is one."""
+        return self.norm(model, x_ND) if model.norm_placement != "post" else x_ND
 
 
 def _in_periods(
@@ -160,6 +189,22 @@ def _in_periods(
         return x_ND, None
 
     return jax.lax.scan(group, x_ND, jax.tree.map(fold, inputs), unroll=unroll or 1)[0]
+
+
+def seen_by(
+    model: Model,
+    mask: Mask,
+    causal: bool,
+    encoder_segments_BS: jax.Array | None = None,
+    encoded_MD: jax.Array | None = None,
+) -> Sight:
+    """What a stack sees, of what an encoder made too."""
+    sight = Sight(mask, Pattern(causal=causal))
+    if encoder_segments_BS is None:
+        return sight
+    across = Mask(mask.segments_BT, encoder_segments_BS, places_BT=mask.places_BT)
+    pattern = Pattern(causal=False, scale=model.attention.scale)
+    return sight._replace(cross=Sight(across, pattern, encoded_MD=encoded_MD))
 
 
 class Transformer(nnx.Module):
@@ -238,12 +283,8 @@ class Transformer(nnx.Module):
         """
         embed_key, stack_key = (None, None) if key is None else jax.random.split(key)
         x_ND = self.embed(model, tokens_BT, positions_BT, dtype, embed_key, types_BT, before_BC)
-        sight = Sight(mask, Pattern(causal=model.kind != "encoder"), slots_BT=slots_BT)
-        if encoder_segments_BS is not None:
-            across = Mask(mask.segments_BT, encoder_segments_BS, places_BT=mask.places_BT)
-            pattern = Pattern(causal=False, scale=model.attention.scale)
-            cross = Sight(across, pattern, encoded_MD=encoded_MD)
-            sight = sight._replace(cross=cross)
+        sight = seen_by(model, mask, model.kind != "encoder", encoder_segments_BS, encoded_MD)
+        sight = sight._replace(slots_BT=slots_BT)
         stack = self.encoder if model.kind == "encoder" else self.decoder
         x_ND, caches = stack(
             model, x_ND, sight, (positions_BT, key_positions_BS, length or tokens_BT.shape[1]),

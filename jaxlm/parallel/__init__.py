@@ -11,6 +11,7 @@ from jaxlm.parallel.axes import (
     spec,
     specs_of,
     unreduced,
+    without_stages,
 )
 from jaxlm.parallel.mesh import make_mesh
 
@@ -26,4 +27,5 @@ __all__ = [
     "spec",
     "specs_of",
     "unreduced",
+    "without_stages",
 ]

@@ -22,7 +22,7 @@ RULES: dict[str, tuple[str, ...]] = {
     "heads": ("tensor",),
     "mlp": ("tensor",),
     "vocab": ("stage", "tensor"),  # no stage computes the embedding and the head alone
-    "layers": (),  # whole on every device until pipeline stages split the stack
+    "layers": ("stage",),
 }
 
 type Part = Literal["params", "gradients", "optimizer"]
@@ -81,7 +81,8 @@ def specs_of(module: Any, zero: int, part: Part = "params") -> Any:
     """PartitionSpecs in the structure of a module (or of anything that holds nnx.Param): of its
     parameters, their gradients or their optimizer state.
 
-    A Param names the axes of one layer in its `axes`; a stack of layers has one axis more in front.
+    A Param names the axes of one layer in its `axes`; a stack of layers has one axis more in front,
+    which pipeline stages of the mesh that is set split.
     Leaves that are not Params (counters, scalars) are replicated.
     """
 
@@ -91,10 +92,25 @@ def specs_of(module: Any, zero: int, part: Part = "params") -> Any:
         whole = zero < ZERO[part]
         names = tuple(None if whole and name == "embed" else name for name in leaf.axes)
         if leaf.get_value().ndim == len(names) + 1:
-            names = ("layers", *names)
+            # layers that all devices have can be scanned over
+            names = ("layers" if shards("layers") > 1 else None, *names)
         return leaf.replace(spec(*names))
 
     return jax.tree.map(of, module, is_leaf=lambda leaf: isinstance(leaf, nnx.Variable))
+
+
+def without_stages(module: Any) -> Any:
+    """The parameters with every layer on all stages, for what goes through them one by one."""
+
+    def whole(leaf: Any) -> Any:
+        split = jax.typeof(leaf.get_value()).sharding.spec.partitions
+        layers = len(split) > len(leaf.axes)
+        return leaf.replace(jax.P(None, *split[1:]) if layers else jax.P(*split))
+
+    return jax.reshard(
+        module,
+        jax.tree.map(whole, module, is_leaf=lambda leaf: isinstance(leaf, nnx.Variable)),
+    )
 
 
 def sharding_of(module: Any, mesh: jax.sharding.Mesh, zero: int = 3) -> Any:

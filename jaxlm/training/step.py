@@ -8,10 +8,11 @@ import jax.numpy as jnp
 import optax
 
 from jaxlm.config import Config
-from jaxlm.models import Mask, Transformer, cross_entropy
+from jaxlm.models import Transformer
 from jaxlm.objectives import Batch
-from jaxlm.parallel import Part, reduced, spec, specs_of, unreduced
-from jaxlm.parallel.context import parts, places
+from jaxlm.parallel import Part, reduced, shards, specs_of, unreduced
+from jaxlm.training.loss import loss_sum
+from jaxlm.training.pipeline import loss_by_turns, loss_one_by_one
 from jaxlm.training.state import State
 
 
@@ -21,13 +22,6 @@ class Step(Protocol):
     def __call__(
         self, state: State, batch: Batch[jax.Array], key: jax.Array | None = None
     ) -> tuple[State, dict[str, jax.Array]]: ...
-
-
-DTYPES = {
-    "fp32": jnp.dtype(jnp.float32),
-    "bf16": jnp.dtype(jnp.bfloat16),
-    "fp16": jnp.dtype(jnp.float16),
-}
 
 
 def make_step(config: Config, optimizer: optax.GradientTransformation) -> Step:
@@ -55,6 +49,11 @@ def make_step(config: Config, optimizer: optax.GradientTransformation) -> Step:
         params: Transformer, batch: Batch[jax.Array], key: jax.Array | None
     ) -> tuple[jax.Array, Transformer]:
         microbatches = batch.tokens_BT.shape[0]
+        if shards("layers") > 1:
+            if config.mesh.schedule == "1f1b":
+                return loss_one_by_one(config, params, batch, key)
+            by_turns = partial(loss_by_turns, config, turns=config.mesh.interleave)
+            return jax.value_and_grad(by_turns)(params, batch, key)
         if microbatches == 1:
             single = jax.tree.map(lambda a: a[0], batch)
             return jax.value_and_grad(summed_loss)(params, single, key)
@@ -96,52 +95,3 @@ def make_step(config: Config, optimizer: optax.GradientTransformation) -> Step:
         return State(params, optimizer_state), figures
 
     return step
-
-
-def loss_sum(
-    config: Config, params: Transformer, batch: Batch[jax.Array], key: jax.Array | None = None
-) -> jax.Array:
-    """Sum over the targets of a batch [B, T] of weight * nats, fp32 scalar.
-
-    Rows are parts where the mesh has a context axis (jaxlm/parallel/context.py).
-    key: of dropout; None: nothing is dropped.
-    """
-    model, dtype = config.model, DTYPES[config.train.precision]
-    encoder_key, decoder_key = (None, None) if key is None else jax.random.split(key)
-    how: dict[str, Any] = {
-        "dtype": dtype, "remat": config.train.remat, "unroll": config.train.unroll_layers,
-    }  # fmt: skip
-    encoded_MD = None
-    if batch.encoder_tokens_BS is not None:
-        assert batch.encoder_positions_BS is not None
-        assert batch.encoder_segments_BS is not None
-        encoded_MD = params.encode(
-            model, batch.encoder_tokens_BS, batch.encoder_positions_BS,
-            batch.encoder_segments_BS, key=encoder_key,
-            length=parts() * batch.encoder_tokens_BS.shape[1],
-            places_BS=places(batch.encoder_tokens_BS), **how,
-        )  # fmt: skip
-    x_ND, _ = params(
-        model,
-        batch.tokens_BT,
-        batch.positions_BT,
-        Mask(
-            batch.segments_BT,
-            batch.segments_BT,
-            prefix_BS=batch.prefix_BT,
-            places_BT=places(batch.tokens_BT),
-        ),
-        encoded_MD=encoded_MD,
-        encoder_segments_BS=batch.encoder_segments_BS,
-        key=decoder_key,
-        length=parts() * batch.tokens_BT.shape[1],
-        **how,
-    )
-    targets_N, weights_N = (
-        jax.lax.reshape(a, (a.size,), out_sharding=spec("batch"))
-        for a in (batch.targets_BT, batch.weights_BT)
-    )
-    return cross_entropy(
-        x_ND, params.output_head(dtype), targets_N, weights_N, config.train.loss_chunk,
-        model.logit_softcap,
-    )  # fmt: skip

@@ -17,7 +17,7 @@ from jaxlm.evaluation.sampling import Request
 from jaxlm.models import Transformer
 from jaxlm.objectives import Batch
 from jaxlm.parallel import make_mesh
-from jaxlm.training.step import loss_sum
+from jaxlm.training.loss import loss_sum
 from tests.models.small import HostBatch, logits_of, on_mesh
 from tests.models.transformers_names import (
     MODELS,

@@ -25,7 +25,7 @@ from jaxlm.models.size import (
 )
 from jaxlm.objectives import Batch
 from jaxlm.parallel import make_mesh, spec
-from jaxlm.training.step import DTYPES, loss_sum
+from jaxlm.training.loss import DTYPES, loss_sum
 from tests.models.small import config_of
 
 GATED = ("swiglu", "geglu", "geglu_tanh")

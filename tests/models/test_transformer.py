@@ -11,7 +11,7 @@ from jaxlm.config import Config
 from jaxlm.models import Mask
 from jaxlm.objectives import Batch
 from jaxlm.parallel import make_mesh
-from jaxlm.training.step import loss_sum
+from jaxlm.training.loss import loss_sum
 from tests.models.small import HostBatch, config_of, host_batch, logits_of, make_params, on_mesh
 from tests.models.transformers_names import by_name
 

@@ -10,7 +10,7 @@ from tests.models.small import config_of, make_params
 
 def test_names_become_mesh_axes() -> None:
     assert spec("batch", None, "heads") == jax.P(("context", "data", "fsdp"), None, "tensor")
-    assert spec("layers", "embed", "mlp") == jax.P(None, ("fsdp", "context"), "tensor")
+    assert spec("layers", "embed", "mlp") == jax.P("stage", ("fsdp", "context"), "tensor")
 
 
 @pytest.mark.parametrize("names", [("batch", "embed"), ("heads", "mlp"), ("vocab", None, "vocab")])

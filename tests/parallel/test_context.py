@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
+from jaxlm.config.train import AXES
 from jaxlm.parallel import make_mesh, spec
 from jaxlm.parallel.context import cut, order, places, whole_rows
 from jaxlm.training.state import State
@@ -25,8 +26,9 @@ def one_step(
 ) -> Result:
     """Clipped gradients of a batch, its loss and the norm before clipping."""
     sizes = {"data": 1} | mesh
-    config = config_of(model, {"remat": remat}, mesh=sizes, data={"seq_len": seq_len})
-    devices = jax.devices()[: int(np.prod(list(sizes.values())))]
+    train = {"remat": remat, "microbatch_size": 8 // microbatches}
+    config = config_of(model, train, mesh=sizes, data={"seq_len": seq_len})
+    devices = jax.devices()[: int(np.prod([size for axis, size in sizes.items() if axis in AXES]))]
     with jax.set_mesh(make_mesh(config, devices)):
         params = make_params(config)
         before = host(params)

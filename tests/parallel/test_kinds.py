@@ -7,7 +7,7 @@ import pytest
 from jaxlm.config import Config
 from jaxlm.objectives import Batch
 from jaxlm.parallel import make_mesh
-from jaxlm.training.step import loss_sum
+from jaxlm.training.loss import loss_sum
 from tests.models.small import HostBatch, host_batch, make_params, on_mesh
 from tests.models.transformers_names import MODELS, by_name
 
