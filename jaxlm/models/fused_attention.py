@@ -1,5 +1,6 @@
 """Fused attention kernels of accelerators: cuDNN's on NVIDIA GPUs, splash on TPUs."""
 
+from collections.abc import Callable
 from typing import Any, Literal
 
 import jax
@@ -132,7 +133,8 @@ def splash(
             if shards > 1:
                 kernel = jax.tree.map(_of_this_part, kernel)
             ids = kernels.SegmentIds(segments_BT, segments_BS)
-            o_BNTH = jax.vmap(kernel, in_axes=(0, 0, 0, 0, None))(*heads, ids, sinks_N)
+            rows = jax.vmap(kernel, in_axes=(0, 0, 0, 0, None))
+            o_BNTH = _at_once(rows)(*heads, ids, sinks_N)
             return jnp.swapaxes(o_BNTH, 1, 2).reshape(q_BTKGH.shape)
 
         out = run(pattern.causal, mask.segments_BT, mask.segments_BS)
@@ -148,6 +150,19 @@ def splash(
 
     extras = {} if sink_logits_KG is None else {"sink_logits_KG": sink_logits_KG}
     return of_own(local, q_BTKGH, k_BSKH, v_BSKH, mask, **extras)
+
+
+def _at_once(function: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
+    """The function, with what it keeps for its gradient made before anything follows: splash writes
+    each sum of exponentials 128 times, and they are not to wait for each other as that."""
+
+    def forward(*inputs: Any) -> tuple[jax.Array, Any]:
+        kept: tuple[jax.Array, Any] = jax.lax.optimization_barrier(jax.vjp(function, *inputs))
+        return kept
+
+    together = jax.custom_vjp(function)
+    together.defvjp(forward, lambda backward, gradient: backward(gradient))
+    return together
 
 
 def _of_this_part(info: jax.Array) -> jax.Array:

@@ -37,7 +37,12 @@ def constant(value: float, shape: tuple[int, ...], axes: Axes) -> nnx.Param[jax.
 def gather(param: nnx.Param[jax.Array], dtype: jnp.dtype) -> jax.Array:
     """The parameter in compute dtype, whole along the axes that only its storage is split over."""
     axes = tuple(None if name == "embed" else name for name in param.axes)
-    return jax.reshard(param.get_value().astype(dtype), reduced(spec(*axes)))
+    value = param.get_value()
+    if dtype == jnp.bfloat16:
+        # rounded first: a cast alone the TPU compiler does for all layers before the loop over
+        # them, and keeps the copies
+        value = jax.lax.reduce_precision(value, exponent_bits=8, mantissa_bits=7)
+    return jax.reshard(value.astype(dtype), reduced(spec(*axes)))
 
 
 def spread(param: jax.Array, like: jax.Array) -> jax.Array:

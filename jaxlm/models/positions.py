@@ -122,17 +122,20 @@ def rotate(x: jax.Array, cos: jax.Array, sin: jax.Array, layout: str) -> jax.Arr
     (2i, 2i + 1) as GPT-J's do; one is a permutation of the other.
     """
     width = 2 * cos.shape[-1]
-    turning, kept = x[..., :width].astype(jnp.float32), x[..., width:]
+    if x.dtype != jnp.float32:
+        # heads are moved about, cut and joined in their own type, not in fp32
+        x = jax.lax.optimization_barrier(x)
+    turning, kept = x[..., :width], x[..., width:]
     if layout == "half":
-        first, second = jnp.split(turning, 2, axis=-1)
+        halves = jnp.split(turning, 2, axis=-1)
     else:
-        first, second = turning[..., 0::2], turning[..., 1::2]
+        halves = [turning[..., 0::2], turning[..., 1::2]]
+    first, second = (half.astype(jnp.float32) for half in halves)
     turned = (first * cos - second * sin, second * cos + first * sin)
+    parts = [part.astype(x.dtype) for part in turned]
     if layout == "half":
-        y = jnp.concatenate(turned, axis=-1)
-    else:
-        y = jnp.stack(turned, axis=-1).reshape(turning.shape)
-    return jnp.concatenate([y.astype(x.dtype), kept], axis=-1)
+        return jnp.concatenate([*parts, kept], axis=-1)
+    return jnp.concatenate([jnp.stack(parts, axis=-1).reshape(turning.shape), kept], axis=-1)
 
 
 def xpos_decay(positions: jax.Array, xpos: Xpos, head_width: int, length: int) -> jax.Array:

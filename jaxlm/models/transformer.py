@@ -334,8 +334,25 @@ class Transformer(nnx.Module):
 
     def output_head(self, dtype: jnp.dtype) -> Head:
         """What makes logits of hidden states, the matrix in `dtype`."""
+        return self._head(self._head_table(), dtype)
+
+    def for_loss(self, x_ND: jax.Array, dtype: jnp.dtype) -> tuple[jax.Array, Head]:
+        """The same beside the hidden states that a loss takes it with.
+
+        Going back, nothing follows before devices have added up their parts of the matrix's
+        gradient: until then each has one as large as the matrix.
+        """
+        table = self._head_table()
+        x_ND, table_VD = jax.lax.optimization_barrier((x_ND, table.get_value()))
+        return x_ND, self._head(table.replace(table_VD), dtype)
+
+    def _head_table(self) -> nnx.Param[jax.Array]:
+        table: nnx.Param[jax.Array] = getattr(self, "head", self.embedding)
+        return table
+
+    def _head(self, table: nnx.Param[jax.Array], dtype: jnp.dtype) -> Head:
         bias = self.head_bias.get_value() if hasattr(self, "head_bias") else None
-        return Head(gather(getattr(self, "head", self.embedding), dtype), bias)
+        return Head(gather(table, dtype), bias)
 
     def embed(
         self,
@@ -363,9 +380,10 @@ class Transformer(nnx.Module):
             table_VD = jax.reshard(table_VD, jax.P(*stored.partitions, reduced=apart))
             ids_N = jax.reshard(flat(ids_BT), jax.P(tokens))
             columns = jax.P(tokens, stored.partitions[-1])
-            return jax.reshard(table_VD.at[ids_N].get(out_sharding=columns), split)
+            found_ND = table_VD.at[ids_N].get(out_sharding=columns)
+            return jax.reshard(found_ND.astype(dtype), split).astype(FP32)
 
-        # fp32, or the gradient of a frequent token would be summed up in bf16
+        # out of fp32, or the gradient of a frequent token would be summed up in bf16
         x_ND = rows(self.embedding.get_value(), tokens_BT)
         if model.embedding_scale is not None:
             x_ND *= model.embedding_scale
