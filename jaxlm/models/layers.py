@@ -34,7 +34,7 @@ def constant(value: float, shape: tuple[int, ...], axes: Axes) -> nnx.Param[jax.
     return nnx.Param(jnp.full(shape, value, jnp.float32), axes=axes, inputs=0)
 
 
-def gather(param: nnx.Param[jax.Array], dtype: jnp.dtype) -> jax.Array:
+def gather(param: nnx.Variable[jax.Array], dtype: jnp.dtype) -> jax.Array:
     """The parameter in compute dtype, whole along the axes that only its storage is split over."""
     axes = tuple(None if name == "embed" else name for name in param.axes)
     value = param.get_value()

@@ -350,7 +350,7 @@ class Transformer(nnx.Module):
         table: nnx.Param[jax.Array] = getattr(self, "head", self.embedding)
         return table
 
-    def _head(self, table: nnx.Param[jax.Array], dtype: jnp.dtype) -> Head:
+    def _head(self, table: nnx.Variable[jax.Array], dtype: jnp.dtype) -> Head:
         bias = self.head_bias.get_value() if hasattr(self, "head_bias") else None
         return Head(gather(table, dtype), bias)
 
@@ -381,7 +381,9 @@ class Transformer(nnx.Module):
             ids_N = jax.reshard(flat(ids_BT), jax.P(tokens))
             columns = jax.P(tokens, stored.partitions[-1])
             found_ND = table_VD.at[ids_N].get(out_sharding=columns)
-            return jax.reshard(found_ND.astype(dtype), split).astype(FP32)
+            # in two steps, or the partitioner would gather everything
+            found_ND = jax.reshard(found_ND.astype(dtype), spec("batch", None))
+            return jax.reshard(found_ND, split).astype(FP32)
 
         # out of fp32, or the gradient of a frequent token would be summed up in bf16
         x_ND = rows(self.embedding.get_value(), tokens_BT)

@@ -1,9 +1,10 @@
 """The mesh of a run."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 
 import jax
+import numpy as np
 from jax.experimental import mesh_utils
 from jax.sharding import AxisType
 
@@ -37,18 +38,40 @@ def make_mesh(config: Config, devices: Sequence[jax.Device] | None = None) -> ja
     if found := indivisible(config, sizes):
         raise UserError([message for _, message in found])
     explicit = (AxisType.Explicit,) * len(AXES)
-    slices = len({getattr(device, "slice_index", 0) for device in devices})
-    if slices == 1:
-        return jax.make_mesh(tuple(sizes.values()), AXES, explicit, devices=devices)
-    outer = across(sizes, slices)
-    placed = mesh_utils.create_hybrid_device_mesh(
-        [sizes[axis] // outer[axis] for axis in AXES],
-        list(outer.values()),
-        devices,
-        # a slice of few axes does not have one for each of the mesh
-        allow_split_physical_axes=True,
-    )
+    slices: dict[Hashable, list[jax.Device]] = {}
+    for device in devices:
+        slices.setdefault(slice_of(device), []).append(device)
+    outer = across(sizes, len(slices))
+    inner = {axis: sizes[axis] // outer[axis] for axis in AXES}
+    blocks = np.stack([_placed(list(inner.values()), block) for block in slices.values()])
+    # [outer axes, inner axes] -> each inner axis behind the outer one of its name
+    apart = blocks.reshape(*outer.values(), *inner.values())
+    order = [
+        place
+        for pair in zip(range(len(AXES)), range(len(AXES), 2 * len(AXES)), strict=True)
+        for place in pair
+    ]
+    placed = apart.transpose(order).reshape(*sizes.values())
     return jax.sharding.Mesh(placed, AXES, axis_types=explicit)
+
+
+def slice_of(device: jax.Device) -> Hashable:
+    """What names the slice of a device, or what NVLink joins: the fast network ends there."""
+    index = getattr(device, "slice_index", 0)
+    # a compiler for GPUs that are not there counts all of them as one slice
+    coords = getattr(device, "coords", None)
+    return (index, coords[0]) if device.platform == "gpu" and coords else index
+
+
+def _placed(sizes: list[int], devices: list[jax.Device]) -> np.ndarray:
+    """Devices of one slice, neighbours on the torus as far as they can be: each axis of the mesh
+    along whole axes of the torus, else along parts of them, else as the devices are counted."""
+    for split in (False, True):
+        try:
+            return mesh_utils.create_device_mesh(sizes, devices, allow_split_physical_axes=split)
+        except (NotImplementedError, ValueError, AssertionError):
+            continue
+    return np.array(devices).reshape(sizes)
 
 
 def across(sizes: dict[str, int], slices: int) -> dict[str, int]:
