@@ -1,5 +1,6 @@
 """Layers on pipeline stages give what they give in one place."""
 
+from functools import partial
 from typing import Any
 
 import jax
@@ -8,8 +9,11 @@ import pytest
 
 from jaxlm.config import Config
 from jaxlm.config.checks import indivisible
+from jaxlm.config.kernels import REFUSALS
 from jaxlm.config.train import AXES
 from jaxlm.evaluation.perplexity import sum_of_nats
+from jaxlm.models import attention
+from jaxlm.models.fused_attention import cudnn, splash
 from jaxlm.parallel import make_mesh
 from jaxlm.training.batches import shapes
 from jaxlm.training.state import State, shapes_of_state
@@ -79,6 +83,23 @@ TWO_STACKS = {"kind": "encoder_decoder", "position": {"kind": "relative_bias"}}
 )
 def test_every_architecture_lies_on_stages(model: dict[str, Any], mesh: dict[str, Any]) -> None:
     check(one_step({"stage": 2} | mesh, 4, model), one_step({}, 4, model))
+
+
+@pytest.mark.parametrize(
+    ("kernel", "mesh"), [("splash", {"context": 2, "schedule": "gpipe"}), ("cudnn", {"tensor": 2})]
+)
+def test_fused_kernels_run_on_stages(
+    kernel: str, mesh: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = {"heads": 2, "attention": {"window": 150}}
+    whole = one_step({}, 2, model, 256)
+    run = {
+        "splash": partial(splash, interpret=True),
+        "cudnn": partial(cudnn, implementation="xla"),
+    }[kernel]
+    monkeypatch.setattr(attention, "KERNELS", (attention.Kernel("here", (), run),))
+    monkeypatch.setitem(REFUSALS, "here", lambda call: None)
+    check(one_step({"stage": 2} | mesh, 2, model, 256), whole)
 
 
 def test_dropout_draws_the_same_on_stages() -> None:
