@@ -131,7 +131,8 @@ attempt() {
             wait "$pid" 2>/dev/null || code=$?
             if ((code)) && [[ -z $failed ]]; then
                 status=$code failed=$pid
-                if [[ -z $asked ]]; then
+                # those that were stopped by a signal leave together, by themselves
+                if [[ -z $asked ]] && ((code != 143 && code != 130)); then
                     pass_on TERM
                     kill_at=$((SECONDS + grace))
                 fi

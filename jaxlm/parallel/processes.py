@@ -18,7 +18,7 @@ import selectors
 import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -110,6 +110,8 @@ def joined(processes: Processes | None, timeout: float, config: str) -> Iterator
     )
     try:
         yield
+    except SystemExit:
+        raise  # all of them were stopped, and leave together
     except BaseException:
         # it would wait for the others, who may wait for this one
         atexit.unregister(jax.distributed.shutdown)
@@ -237,6 +239,7 @@ def _take_calls(processes: Processes, timeout: float, config: str) -> list[str]:
     until = time.monotonic() + timeout
     names = {0: socket.gethostname()}
     callers: dict[int, socket.socket] = {}
+    called: list[socket.socket] = []
     problems: list[str] = []
     with selectors.DefaultSelector() as selector, _listen(processes) as server:
         selector.register(server, selectors.EVENT_READ, bytearray())
@@ -261,6 +264,7 @@ def _take_calls(processes: Processes, timeout: float, config: str) -> list[str]:
                     drop(connection)  # a stranger
                     return
                 index, host, its_config = call
+                called.append(connection)
                 if index in callers:
                     problems.append(
                         f"process {index} was started twice, on {names[index]} and on {host}; give "
@@ -291,9 +295,10 @@ def _take_calls(processes: Processes, timeout: float, config: str) -> list[str]:
             if key.fileobj is not server:
                 assert isinstance(key.fileobj, socket.socket)
                 with key.fileobj as connection:
-                    if connection in callers.values():
+                    if connection in called:
                         connection.settimeout(GRACE_SECONDS)
-                        connection.sendall(answer)
+                        with suppress(OSError):  # gone since
+                            connection.sendall(answer)
     return problems
 
 
@@ -345,16 +350,17 @@ def _call(processes: Processes, timeout: float, config: str) -> list[str]:
 
 
 def _listen(processes: Processes) -> socket.socket:
+    port = processes.port + 1
     try:
-        family, _, _, _, address = socket.getaddrinfo(
-            processes.host, processes.port + 1, type=socket.SOCK_STREAM
-        )[0]
-        # others know the host by an address that need not be one of its own
-        own = address[0] if address[0] in ("127.0.0.1", "::1") else ""
-        return socket.create_server((own, processes.port + 1), family=family)
+        if processes.host in ("127.0.0.1", "localhost"):
+            return socket.create_server(("127.0.0.1", port))
+        # others know the host by a name or address that it need not know itself
+        if socket.has_dualstack_ipv6():
+            return socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True)
+        return socket.create_server(("", port))
     except OSError as error:
         raise UserError(
-            f"{processes.host}:{processes.port + 1}: cannot listen here for the other processes "
+            f"{processes.host}:{port}: cannot listen here for the other processes "
             f"({error.strerror}); give a JAXLM_COORDINATOR of this host with two free ports"
         ) from error
 

@@ -70,6 +70,8 @@ def train(config: Config, workdir: Workdir, show: Show, score: Score) -> None:
     """
     with _stop_signals() as stop, jax.set_mesh(make_mesh(config)):
         step = _train(config, workdir, show, score, stop)
+    # none leaves before the checkpoint is whole: what started them may end the others then
+    first_does("last checkpoint", lambda: None)
     if signum := stop.agreed:
         raise Stopped(signum, step)
 
