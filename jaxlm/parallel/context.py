@@ -61,7 +61,8 @@ def whole_rows(x_BT: jax.Array) -> jax.Array:
     """Inside of a shard_map, the rows [B, T, ...] of this device's parts [B, T / C, ...]."""
     count = parts()
     B, length = x_BT.shape[:2]
-    gathered = jax.lax.all_gather(x_BT, "context", axis=1, tiled=True)
-    chunks = gathered.reshape(B, count, 2, length // 2, *x_BT.shape[2:])
-    natural = jnp.concatenate([chunks[:, :, 0], chunks[:, ::-1, 1]], axis=1)
-    return natural.reshape(gathered.shape)
+    # parts come first: on TPUs sums are scattered over the first axis alone
+    gathered = jax.lax.all_gather(x_BT, "context", tiled=True)
+    chunks = gathered.reshape(count, B, 2, length // 2, *x_BT.shape[2:])
+    natural = jnp.concatenate([chunks[:, :, 0], chunks[::-1, :, 1]])
+    return jnp.moveaxis(natural, 0, 1).reshape(B, count * length, *x_BT.shape[2:])

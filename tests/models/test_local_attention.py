@@ -42,7 +42,8 @@ def from_parts(
         return jnp.swapaxes(a, 0, 1).reshape(count * B, T // count, *a.shape[3:])
 
     mask = jax.tree.map(lambda a: cut(jnp.asarray(a)), given.mask)
-    own = on_mesh(Inputs(*map(cut, given[:5]), *given[5:7], mask))
+    arrays: Any = (*map(cut, given[:5]), *given[5:7], mask)
+    own = on_mesh(Inputs(*arrays))
     own = own._replace(mask=own.mask._replace(places_BT=places(own.mask.segments_BT)))
     out = call(partial(of_parts, kernel), pattern, asked, own)
     out = jax.reshard(out, jax.P())

@@ -1,5 +1,7 @@
 """Rows that are cut over the context axis give what whole rows give."""
 
+import shutil
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -9,12 +11,17 @@ from hypothesis import given
 from hypothesis import strategies as some
 
 from jaxlm.config.train import AXES
+from jaxlm.evaluation import Request
+from jaxlm.evaluation.generate import continued
 from jaxlm.parallel import make_mesh, spec
 from jaxlm.parallel.context import cut, order, places, whole_rows
 from jaxlm.training.state import State
 from jaxlm.training.step import make_step
+from jaxlm.workdir import Workdir
 from tests.models.small import config_of, host_batch, make_params, on_mesh
 from tests.parallel.test_step import PLAIN, Result, check, host
+from tests.training.runs import config_of as config_of_run
+from tests.training.runs import make_tokens, records, train_here, write_text
 
 
 def one_step(
@@ -118,3 +125,35 @@ def test_devices_know_their_places_and_find_whole_rows() -> None:
         found = np.asarray(run(parts)).reshape(4, 8, 24)
     for device in found:
         np.testing.assert_array_equal(device, rows)
+
+
+def test_a_run_sees_the_same_examples_and_is_scored_alike(tmp_path: Path) -> None:
+    write_text(tmp_path)
+    make_tokens(config_of_run(tmp_path))
+    ends = []
+    for mesh in ({"data": 8}, {"data": 2, "context": 2, "tensor": 2}):
+        config = config_of_run(
+            tmp_path, mesh=mesh, train={"steps": 3, "batch_size": 8}, eval={"every": 3}
+        )
+        train_here(config)
+        ends.append([
+            (record["loss"], *record.get("validation", {}).values())
+            for record in records(config)
+        ])  # fmt: skip
+        shutil.rmtree(Workdir(config.workdir).checkpoints)
+        Workdir(config.workdir).metrics.unlink()
+    assert len(ends[0][2]) == 4, "a loss, and scores of two sources and of all"
+    np.testing.assert_allclose(np.concatenate(ends[1]), np.concatenate(ends[0]), rtol=1e-5)
+
+
+def test_whole_rows_use_the_context_axis_as_one_of_data() -> None:
+    prompts = [[3], [*range(7, 28)], [20, 21, 22, 23]]
+    request, fp32 = Request(max_tokens=9, temperature=0.0), np.dtype(np.float32)
+    found = []
+    for mesh in ({"data": 1}, {"data": 2, "context": 2, "tensor": 2}):
+        config = config_of(mesh=mesh)
+        with jax.set_mesh(make_mesh(config, jax.devices()[: int(np.prod(list(mesh.values())))])):
+            params = make_params(config)
+            ids = continued(config.model, params, prompts, request, bos_id=0, eos_id=-1, dtype=fp32)
+            found.append(ids)
+    assert found[0] == found[1]
