@@ -148,9 +148,13 @@ def prepare(
         return
     if train_classifier:
         from jaxlm.corpus.classify.training import train
+        from jaxlm.parallel.processes import first_does
 
         def work(config: Any, workdir: Any, show: Any) -> None:
-            show.line(f"wrote {train(train_classifier, config, workdir, show)}")
+            def write() -> None:
+                show.line(f"wrote {train(train_classifier, config, workdir, show)}")
+
+            first_does("classifier", write)
     else:
         from jaxlm.pipeline import BY_NAME, do, write_config
 
