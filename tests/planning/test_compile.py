@@ -18,6 +18,7 @@ train: {steps: 100, batch_size: 8, precision: bf16, remat: full}
 mesh: {data: 1, fsdp: -1}
 """
 LAYERS, LAYER, TABLE = 2, 4 * 256 * 256 + 3 * 256 * 512, 1024 * 256
+TOKENS = 8 * 256
 PARAMETERS = LAYERS * LAYER + 2 * TABLE + (2 * LAYERS + 1) * 256
 ROOT = Path(__file__).parents[2]
 
@@ -58,28 +59,38 @@ def check_memory(record: dict[str, Any]) -> None:
     assert record["peak_bytes"] < 16 << 20
 
 
+def check_lookup(found: dict[str, tuple[int, int]], devices: int) -> None:
+    """What is looked up goes to the tokens in bf16, and its gradient comes back."""
+    assert found.pop("all-to-all") == (2, 2 * (TOKENS // devices) * 256 * 2)
+
+
 def test_a_tpu_gathers_a_layer_once_a_pass_and_scatters_gradients_once(small: Path) -> None:
     record = plan(small, "tpu:v5e:2x2")
     check_memory(record)
     found = by_kind(record)
-    # seven matrices a layer, forward and backward, and the two tables, all in bf16
-    assert found["all-gather"] == (2 * LAYERS * 7 + 2, 2 * (2 * LAYERS * LAYER + 2 * TABLE))
-    # gradients of products in bf16, of what is looked up in fp32
-    assert found["reduce-scatter"] == (LAYERS + 2, 2 * LAYERS * LAYER + (4 + 2) * TABLE)
+    # seven matrices a layer, forward and backward, and the head, all in bf16; the tokens
+    assert found.pop("all-gather") == (
+        2 * LAYERS * 7 + 2, 2 * (2 * LAYERS * LAYER + TABLE) + TOKENS * 4,
+    )  # fmt: skip
+    assert found.pop("reduce-scatter") == (LAYERS + 1, 2 * LAYERS * LAYER + 2 * TABLE)
+    check_lookup(found, 4)
     # the loss, norms of gradients, and the gradients of the norms, which every device holds
     assert found.pop("all-reduce")[1] < 4 * (PARAMETERS - LAYERS * LAYER - 2 * TABLE) + 64
-    assert set(found) == {"all-gather", "reduce-scatter"}
+    assert not found
 
 
 def test_gpus_gather_a_layer_once_a_pass_and_scatter_gradients_once(small: Path) -> None:
     record = plan(small, "gpu:h100:8", "model.attention.kernel=xla")  # no cuDNN needed
     check_memory(record)
     found = by_kind(record)
-    # all matrices of a layer at once; the embedding in fp32
-    assert found["all-gather"] == (2 * LAYERS + 1, 2 * 2 * LAYERS * LAYER + (4 + 2) * TABLE)
-    assert found["reduce-scatter"] == (LAYERS + 2, 2 * LAYERS * LAYER + (4 + 2) * TABLE)
+    # all matrices of a layer at once
+    assert found.pop("all-gather") == (
+        2 * LAYERS + 2, 2 * (2 * LAYERS * LAYER + TABLE) + TOKENS * 4,
+    )  # fmt: skip
+    assert found.pop("reduce-scatter") == (LAYERS + 1, 2 * LAYERS * LAYER + 2 * TABLE)
+    check_lookup(found, 8)
     assert found.pop("all-reduce")[1] < 4 * (PARAMETERS - LAYERS * LAYER - 2 * TABLE) + 64
-    assert set(found) == {"all-gather", "reduce-scatter"}
+    assert not found
 
 
 def test_only_gradients_cross_the_network_between_slices_once_a_step(small: Path) -> None:
@@ -104,6 +115,16 @@ def test_tokens_are_split_over_the_tensor_axis_between_products(small: Path) -> 
             assert row["bytes"] < stream // 16, "numbers a token of the loss, and norms"
 
 
+def test_a_context_axis_gathers_keys_once_a_pass_and_scatters_their_gradients(small: Path) -> None:
+    record = plan(small, "tpu:v5e:2x2", "mesh.fsdp=2", "mesh.context=2")
+    found = {row["kind"]: row["bytes"] for row in record["collectives"] if row["axis"] == "context"}
+    keys = 2 * (8 // 2) * 256 * 256  # of a device's whole rows, in bf16; values are as many
+    segments = 4 * (8 // 2) * 256
+    assert found.pop("reduce-scatter") == LAYERS * 2 * keys
+    assert 0 <= found.pop("all-gather") - LAYERS * 2 * 2 * keys <= LAYERS * 2 * segments
+    assert sum(found.values()) < keys
+
+
 def test_what_does_not_fit_says_by_how_much(small: Path) -> None:
     record = plan(
         small, "tpu:v5e:1x1", "train.batch_size=4096", "data.seq_len=2048", "train.remat=none",
@@ -120,6 +141,11 @@ def test_what_does_not_fit_says_by_how_much(small: Path) -> None:
         ("llama2-7b", "tpu:v5p:4x4x4", ["train.microbatch_size=256"]),
         ("llama2-7b", "gpu:h100:8", ["train.microbatch_size=8"]),
         ("llama3-8b", "tpu:v5p:4x4x8", ["data.seq_len=32768", "train.batch_size=128"]),
+        (
+            "llama3-8b",
+            "tpu:v5p:4x4x8",
+            ["data.seq_len=32768", "train.batch_size=16", "mesh.fsdp=16", "mesh.context=8"],
+        ),
         ("llama3-70b", "tpu:v5p:8x8x8", []),
         ("gpt3-175b", "tpu:v5p:8x8x16", ["mesh.stage=8", "train.microbatch_size=128"]),
         ("t5-11b", "tpu:v5p:4x4x4", ["mesh.data=1", "mesh.fsdp=-1"]),
