@@ -7,8 +7,13 @@ from jaxlm.parallel.chips import CHIPS, chip_of
 type Options = dict[str, bool | int | str]
 
 PLATFORMS: dict[str, Options] = {
-    # collectives are moved away from what needs them (docs.jax.dev, GPU performance tips)
-    "gpu": {"xla_gpu_enable_latency_hiding_scheduler": True},
+    # collectives are moved away from what needs them (docs.jax.dev, GPU performance tips), in the
+    # loop over layers also from one layer to the one before; larger thresholds for joining gathers
+    # give one a layer, which nothing is left to run beside
+    "gpu": {
+        "xla_gpu_enable_latency_hiding_scheduler": True,
+        "xla_gpu_enable_while_loop_double_buffering": True,
+    },
 }
 
 GENERATIONS: dict[str, Options] = {

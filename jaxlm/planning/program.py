@@ -29,7 +29,7 @@ class Memory(NamedTuple):
     arguments: int
     """The state and a batch."""
     temporaries: int
-    """What is allocated for all of them; the gaps between them are in it."""
+    """What is allocated for all of them, the gaps between them included."""
     peak: int
     """Arguments, results that take no argument's place, and temporaries: what is allocated."""
     live: int | None
@@ -54,9 +54,11 @@ class Program(NamedTuple):
 
 
 def compile_step(
-    config: Config, hardware: Hardware, devices: Sequence[jax.Device], options: Options
+    config: Config, hardware: Hardware, devices: Sequence[jax.Device], paths: Options
 ) -> Program:
     """Compile the step of a config without a curriculum, or of a stage's.
+
+    paths: compiler options of this machine, besides those of training.
 
     Raises UserError for a mesh that the devices do not fit.
     """
@@ -82,7 +84,7 @@ def compile_step(
             ) from error
         products = products_of(traced.jaxpr, _computed_share(config))
         try:
-            compiled = traced.lower().compile(compiler_options=dict(options))
+            compiled = traced.lower().compile(compiler_options=dict(paths) or None)
         except jax.errors.JaxRuntimeError as error:
             temporaries = temporaries_of(str(error))
             if temporaries is None:
@@ -93,18 +95,25 @@ def compile_step(
                 layout, products, memory, False, "", None, time.perf_counter() - start
             )  # fmt: skip
     seconds = time.perf_counter() - start
-    analysis = compiled.memory_analysis()
-    memory = Memory(
-        analysis.argument_size_in_bytes,
-        analysis.temp_size_in_bytes,
-        analysis.argument_size_in_bytes
-        + analysis.output_size_in_bytes
-        - analysis.alias_size_in_bytes
-        + analysis.temp_size_in_bytes,
-        analysis.peak_memory_in_bytes or None,
-    )
+    memory = memory_of(compiled.memory_analysis(), hardware.chip.platform)
     once = (compiled.cost_analysis() or {}).get("bytes accessed")
     return Program(layout, products, memory, True, compiled.as_text(), once, seconds)
+
+
+def memory_of(analysis: Any, platform: str) -> Memory:
+    """From XLA's CompiledMemoryStats.
+
+    Those of the TPU compiler give as temporaries the sum of buffers, some of which lie in the same
+    place; what it allocates, one block beside the arguments, is its peak (so the buffer assignment
+    that it dumps). Those of the GPU compiler give the block, and as the peak what is in use of it.
+    """
+    arguments = analysis.argument_size_in_bytes
+    live = analysis.peak_memory_in_bytes or None
+    if platform == "tpu" and live is not None:
+        return Memory(arguments, live - arguments, live, live)
+    held = arguments + analysis.output_size_in_bytes - analysis.alias_size_in_bytes
+    temporaries = analysis.temp_size_in_bytes
+    return Memory(arguments, temporaries, held + temporaries, live)
 
 
 def layout_of(mesh: jax.sharding.Mesh, hardware: Hardware, listed: Sequence[jax.Device]) -> Layout:

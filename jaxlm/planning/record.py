@@ -29,7 +29,7 @@ def plan(config: Config, hardware: Hardware, devices: Sequence[jax.Device]) -> d
     paths: Options = (
         {"xla_gpu_cuda_data_dir": cuda_folder()} if hardware.chip.platform == "gpu" else {}
     )
-    program = compile_step(own, hardware, devices, options | paths)
+    program = compile_step(own, hardware, devices, paths)
     tokens = own.train.batch_size * own.data.seq_len
     flops = flops_per_token(own, causal=False)
     memory, chip = program.memory, hardware.chip

@@ -11,6 +11,7 @@ from jaxlm.config import Config
 from jaxlm.models import Transformer
 from jaxlm.objectives import Batch
 from jaxlm.parallel import Part, reduced, shards, specs_of, unreduced
+from jaxlm.parallel.flags import compiler_options
 from jaxlm.training.loss import loss_sum
 from jaxlm.training.pipeline import loss_by_turns, loss_one_by_one
 from jaxlm.training.state import State
@@ -25,7 +26,7 @@ class Step(Protocol):
 
 
 def make_step(config: Config, optimizer: optax.GradientTransformation) -> Step:
-    """The jitted step; it takes the state's memory over.
+    """The jitted step for the mesh that is set; it takes the state's memory over.
 
     Its batch has arrays [M, B, T]: M microbatches; its key is that of dropout, None where there is
     none. The loss, and so the gradient, is the sum over all targets of the batch divided by their
@@ -35,6 +36,8 @@ def make_step(config: Config, optimizer: optax.GradientTransformation) -> Step:
     """
 
     scaled = config.train.precision == "fp16"
+    mesh = jax.sharding.get_mesh()
+    options = {} if mesh.empty else compiler_options(mesh.devices.flat[0])
 
     def lying(params: Transformer, part: Part) -> Any:
         """PartitionSpecs of parameters, gradients or the optimizer's state."""
@@ -69,7 +72,7 @@ def make_step(config: Config, optimizer: optax.GradientTransformation) -> Step:
         )
         return jax.lax.scan(accumulate, (jnp.float32(0), zeros), (batch, keys))[0]
 
-    @partial(jax.jit, donate_argnums=0)
+    @partial(jax.jit, donate_argnums=0, compiler_options=options or None)
     def step(
         state: State, batch: Batch[jax.Array], key: jax.Array | None = None
     ) -> tuple[State, dict[str, jax.Array]]:
