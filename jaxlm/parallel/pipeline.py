@@ -79,6 +79,15 @@ def by_turns(
 
     T = V * M + S - 1
 
+    # what a turn chooses is chosen again on the way back, and not kept of every tick
+    @partial(jax.checkpoint, prevent_cse=False)
+    def compute(weights: list[Any], x: Any, facts: Any, t: jax.Array) -> Any:
+        turn_S = jnp.clip((t - number_S) // M, 0, V - 1)
+        chosen = weights[0]
+        for turn in range(1, V):
+            chosen = _where(turn_S == turn, weights[turn], chosen)
+        return on_stages(stage, chosen, x, facts, turn_S * S + number_S)
+
     def tick(carry: Any, t: jax.Array, fed: bool, kept: bool) -> tuple[Any, Any]:
         behind, fifo = carry
         # behind the last stage comes the first, with the next part
@@ -90,11 +99,7 @@ def by_turns(
         if fed:
             coming = _where(number_S == 0, _spread(feed(t)), coming)
         x, facts = coming
-        turn_S = jnp.clip((t - number_S) // M, 0, V - 1)
-        chosen = weights[0]
-        for turn in range(1, V):
-            chosen = _where(turn_S == turn, weights[turn], chosen)
-        x = on_stages(stage, chosen, x, facts, turn_S * S + number_S)
+        x = compute(weights, x, facts, t)
         return ((x, facts), fifo), x if kept else None
 
     nothing = jax.tree.map(jnp.zeros_like, _spread(feed(jnp.int32(0))))
