@@ -73,7 +73,7 @@ def loss_of(
     targets_N, weights_N = (
         jax.lax.reshape(a, (a.size,), out_sharding=spec("batch")) for a in (targets_BT, weights_BT)
     )
-    head = params.output_head(DTYPES[config.train.precision])
+    x_ND, head = params.for_loss(x_ND, DTYPES[config.train.precision])
     return cross_entropy(
         x_ND, head, targets_N, weights_N, config.train.loss_chunk, config.model.logit_softcap
     )
