@@ -48,7 +48,7 @@ class Mesh(Section):
     tensor: Annotated[int, Field(ge=-1)] = 1
     """Shards of heads, MLP width and vocabulary."""
     context: Annotated[int, Field(ge=-1)] = 1
-    """Parts of each row, which is a multiple of twice as many tokens; attention gathers the keys."""
+    """Parts of each row, whose length is a multiple of twice as many."""
     zero: Literal[0, 1, 2, 3] = 3
     """What is split over fsdp: 0 nothing, 1 the optimizer's state, 2 gradients too, 3 parameters
     too, which each layer gathers where it is used."""
