@@ -36,10 +36,10 @@ def search(
     """
     tried: list[dict[str, Any]] = []
     seen: list[Config] = [config]
-    waiting: list[tuple[Change, Config]] = [({}, config)]
+    waiting: list[tuple[Change, Config, float]] = [({}, config, too_large(record))]
     while waiting and len(tried) < MOST:
-        base, start = waiting.pop(0)
-        for change in neighbours(start, record["mesh"] | _mesh_of(base), record["fits"]):
+        base, start, times = waiting.pop(0)
+        for change in neighbours(start, record["mesh"] | _mesh_of(base), record["fits"], times):
             together = base | change
             changed = with_changes(config, together)
             if changed is None or changed in seen or len(tried) >= MOST:
@@ -52,7 +52,7 @@ def search(
                 continue  # a mesh that these devices do not make
             tried.append({"change": together} | found)
             if not record["fits"] and not found["fits"]:
-                waiting.append((together, changed))
+                waiting.append((together, changed, too_large(found)))
         waiting.sort(key=lambda item: _peak(tried, item[0]))
         if any(found["fits"] for found in tried) or record["fits"]:
             break
@@ -67,18 +67,32 @@ KEPT = (
 )  # fmt: skip
 
 
-def neighbours(config: Config, mesh: dict[str, int], fits: bool) -> Iterator[Change]:
+def too_large(record: dict[str, Any]) -> float:
+    """By what the temporaries would have to be divided for a program to fit; at least 1. Infinite
+    where the state alone does not."""
+    left = record["hbm_bytes"] - record["argument_bytes"]
+    return max(1.0, record["temp_bytes"] / left) if left > 0 else math.inf
+
+
+def neighbours(
+    config: Config, mesh: dict[str, int], fits: bool, times: float = 1.0
+) -> Iterator[Change]:
     """Single changes, those first that save memory where the config does not fit.
 
     mesh: sizes of all axes, none of them -1.
+    times: by what temporaries are too large. They are mostly tokens, so of the halves of a
+        microbatch those come first that would be as much smaller.
     """
     train = config.train
     micro = train.microbatch_size or train.batch_size
     place = REMAT.index(train.remat)
     for remat in REMAT[place + 1 :] if not fits else REMAT[:place]:
         yield {"train.remat": remat}
-    if not fits and micro % 2 == 0:
-        yield {"train.microbatch_size": micro // 2}
+    if not fits and times < math.inf:
+        halvings = max(1, math.ceil(math.log2(times)))
+        for part in (2 ** (halvings + more) for more in range(3 if times > 1 else 1)):
+            if micro % part == 0:
+                yield {"train.microbatch_size": micro // part}
     if fits and micro * 2 <= train.batch_size:
         yield {"train.microbatch_size": micro * 2}
     # a factor of two from one axis to another; copies of the model first

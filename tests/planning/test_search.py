@@ -1,6 +1,6 @@
 """Changes that a search tries."""
 
-from jaxlm.planning.search import neighbours, with_changes
+from jaxlm.planning.search import neighbours, too_large, with_changes
 from tests.models.small import config_of
 
 MESH = {"data": 4, "fsdp": 2, "stage": 1, "tensor": 1, "context": 1}
@@ -17,6 +17,15 @@ def test_a_config_that_does_not_fit_saves_memory_first() -> None:
     assert tried[3] == {"mesh.data": 2, "mesh.fsdp": 4}
     assert {"mesh.fsdp": 1, "mesh.tensor": 2} in tried
     assert all(len(change) == 2 for change in tried[3:])
+
+
+def test_a_microbatch_is_cut_by_as_much_as_is_missing() -> None:
+    config = config_of(train={"remat": "full", "batch_size": 64}, mesh=MESH)
+    record = {"hbm_bytes": 16, "argument_bytes": 4, "temp_bytes": 60}
+    tried = list(neighbours(config, MESH, False, too_large(record)))
+    assert [change["train.microbatch_size"] for change in tried[:3]] == [8, 4, 2]
+    nothing = list(neighbours(config, MESH, False, too_large(record | {"argument_bytes": 20})))
+    assert all("train.microbatch_size" not in change for change in nothing)
 
 
 def test_one_that_fits_spends_memory_on_speed() -> None:
