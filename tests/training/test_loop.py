@@ -60,6 +60,22 @@ def test_stopped_and_resumed_gives_the_same_bits(
     assert same_bits(arrays_of(config, 12), arrays_of(straight, 12))
 
 
+def test_steps_that_overflow_in_fp16_are_passed_over_and_told(fresh: Path) -> None:
+    # products with the largest gradients of a first step leave the range of fp16
+    model = {"layers": 2, "d_model": 32, "heads": 2, "d_mlp": 64, "head_scale": 40.0}
+    config = config_of(fresh, model=model, train={"precision": "fp16"})
+    with pytest.raises(Stopped):
+        train_here(config, stop_at(1, signal.SIGTERM))
+    train_here(config)
+    told = records(config)
+    scales, skipped = ([record[name] for record in told] for name in ("loss_scale", "skipped_steps"))
+    assert scales[0] == 65536.0
+    assert skipped[-1] > 0
+    for before, after, more in zip(scales, scales[1:], np.diff([0, *skipped]), strict=False):
+        assert after == (before / 2 if more else before)
+    assert all(np.isfinite(record["loss"]) for record in told)
+
+
 def test_a_stop_leaves_no_record_that_a_straight_run_has_not(trained: Path, fresh: Path) -> None:
     config = config_of(fresh, logging={"every": 4}, checkpoint={"every": 3})
     with pytest.raises(Stopped, match="after step 5"):
