@@ -68,7 +68,9 @@ def test_steps_that_overflow_in_fp16_are_passed_over_and_told(fresh: Path) -> No
         train_here(config, stop_at(1, signal.SIGTERM))
     train_here(config)
     told = records(config)
-    scales, skipped = ([record[name] for record in told] for name in ("loss_scale", "skipped_steps"))
+    scales, skipped = (
+        [record[name] for record in told] for name in ("loss_scale", "skipped_steps")
+    )
     assert scales[0] == 65536.0
     assert skipped[-1] > 0
     for before, after, more in zip(scales, scales[1:], np.diff([0, *skipped]), strict=False):
