@@ -256,7 +256,7 @@ def _unstaged(config: Config, stages: int) -> list[Problem]:
     refuse_if(
         count < stages,
         ["train.microbatch_size", "mesh.stage"],
-        f"{count} microbatches a step are fewer than {stages} stages; give at most "
+        f"{stages} stages need as many microbatches a step, not {count}; give at most "
         f"{max(train.batch_size // stages, 1)} (train.batch_size {train.batch_size} / {stages})",
     )
     period = (model.attention.window and model.attention.global_every) or 1

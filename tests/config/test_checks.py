@@ -44,7 +44,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
         {"sources": [{"name": "a", "path": "x", "weight": 0}]},
         "sources.0.weight: every source has weight 0",
     ),
-    ({"mesh": {"stage": 2}}, "mesh.stage: pipeline stages are not built yet"),
+    ({"mesh": {"stage": 2}}, "train.microbatch_size: 2 stages need as many microbatches a step, not 1"),
     (
         {"mesh": {"context": 2}, "model": {"ngram_embedding": {}}},
         "mesh.context: n-grams reach over the ends of the parts",
@@ -185,7 +185,7 @@ def test_all_at_once() -> None:
     data = {
         "train": {"steps": 10, "batch_size": 6, "microbatch_size": 4},
         "model": {"heads": 3, "vocab_size": 300},
-        "mesh": {"stage": 2, "tensor": 2, "data": 1},
+        "mesh": {"stage": 0, "tensor": 2, "data": 1},
         "optimizer": {"schedule": {"warmup_steps": 11, "decay_steps": 10}},
     }
     with pytest.raises(UsageError) as caught:

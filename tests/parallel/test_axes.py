@@ -71,5 +71,5 @@ def test_what_does_not_fit_is_said(
 
 def test_tables_of_ngrams_are_split_like_the_vocabulary() -> None:
     model = {"ngram_embedding": {"orders": (2,), "buckets": 15}}
-    with pytest.raises(UserError, match=r"buckets: 15 is not a multiple of mesh\.t"):
+    with pytest.raises(UserError, match=r"buckets: 15 is not a multiple of mesh\.st"):
         make_mesh(config_of(model, mesh={"data": 1, "tensor": 2}), jax.devices()[:2])

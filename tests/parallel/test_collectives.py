@@ -64,12 +64,15 @@ def test_parameters_are_gathered_behind_the_update(zero: int) -> None:
 def test_a_layer_is_gathered_once_a_pass_and_its_gradients_scattered_once() -> None:
     found = sent({"data": 2, "fsdp": 2}, 2)
     layers = 2 * LAYERS * 7  # matrices of all layers, for both microbatches
-    gathered = FLOAT * (2 * 2 * LAYERS * LAYER + 2 * TABLE)
-    assert found["all-gather"] == (2 * layers + 2, gathered)
+    # and the head; of the embedding no table but ids of tokens, and the rows that are exchanged
+    ids, rows = FLOAT * 8 * 16 // 2, FLOAT * 8 * 16 * 32 // 2 // 2
+    gathered = FLOAT * (2 * 2 * LAYERS * LAYER + 2 * TABLE) + ids
+    assert found["all-gather"] == (2 * layers + 2 + 2, gathered)
+    assert found["all-to-all"][1] == rows
     # over fsdp for each microbatch; over data once a step, and a shard
-    scattered = FLOAT * 2 * (LAYERS * LAYER + 2 * TABLE)
+    scattered = FLOAT * 2 * (LAYERS * LAYER + TABLE)
     once = FLOAT * (LAYERS * LAYER // 2 + TABLE + NORMS)
-    assert found["all-reduce"] == (layers + 2 * 2 + 9 + 3, scattered + once)
+    assert found["all-reduce"] == (layers + 2 + 9 + 3, scattered + once)
 
 
 def test_tokens_are_gathered_before_split_products_and_scattered_behind() -> None:
