@@ -44,7 +44,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
         {"sources": [{"name": "a", "path": "x", "weight": 0}]},
         "sources.0.weight: every source has weight 0",
     ),
-    ({"mesh": {"stage": 2}}, "train.microbatch_size: 2 stages need as many microbatches a step, not 1"),
+    ({"mesh": {"stage": 2}}, "train.microbatch_size: 2 stages need as many microbatches"),
     (
         {"mesh": {"context": 2}, "model": {"ngram_embedding": {}}},
         "mesh.context: n-grams reach over the ends of the parts",

@@ -155,7 +155,7 @@ def test_memory_does_not_grow_with_microbatches_but_for_gpipe() -> None:
     ("model", "train", "mesh", "message"),
     [
         ({"layers": 6}, {"microbatch_size": 1}, {"stage": 4}, "model.layers: 6 is not a multiple"),
-        ({"layers": 4}, {}, {"stage": 4}, "train.microbatch_size: 4 stages need as many microbatches"),
+        ({"layers": 4}, {}, {"stage": 4}, "train.microbatch_size: 4 stages need as many"),
         (TWO_STACKS, {"microbatch_size": 4}, {"stage": 2}, "mesh.schedule: 1f1b is for models of"),
         ({}, {"microbatch_size": 4}, {"stage": 2, "interleave": 2}, "mesh.interleave: 2 with"),
         ({}, {"microbatch_size": 4}, {"stage": 2, "schedule": "interleaved"}, "mesh.interleave: 1"),
