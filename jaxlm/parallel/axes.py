@@ -10,6 +10,7 @@ import math
 from typing import Any, Literal
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 
 RULES: dict[str, tuple[str, ...]] = {
@@ -64,6 +65,24 @@ def reduced(split: jax.P) -> jax.P:
 def unreduced(split: jax.P) -> jax.P:
     """Of a parameter's gradient, each device's sum over its own tokens."""
     return jax.P(*split, unreduced=_over(split))
+
+
+def no_gradient(param: jax.Array) -> jax.Array:
+    """What the gradient of a parameter, as it is in the step, begins from when it is added up."""
+    split = jax.typeof(param).sharding.spec
+    apart = jax.P(*split.partitions, unreduced=split.reduced)
+    return jnp.zeros(param.shape, param.dtype, out_sharding=apart)
+
+
+def on_all_stages(array: jax.Array) -> jax.Array:
+    """The same at every pipeline stage, [S, ...]."""
+    split = jax.typeof(array).sharding.spec
+    return jax.lax.broadcast_in_dim(
+        array,
+        (shards("layers"), *array.shape),
+        tuple(range(1, array.ndim + 1)),
+        out_sharding=jax.P("stage", *split.partitions, reduced=split.reduced),
+    )
 
 
 def _over(split: jax.P) -> set[str]:

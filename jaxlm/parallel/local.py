@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax.custom_batching import custom_vmap
 
-from jaxlm.parallel.axes import mesh_axes, shards
+from jaxlm.parallel.axes import mesh_axes, on_all_stages, shards
 
 DEVICES = ("context", "data", "fsdp", "tensor")
 """Axes of the devices of one stage."""
@@ -88,12 +88,7 @@ def _mapped(function: Any, ins: Any, outs: Any) -> Any:
         return jax.P("stage", *spec.partitions)
 
     def rule(stages: int, batched: list[bool], *arrays: jax.Array) -> Any:
-        def of_all(array: jax.Array) -> jax.Array:
-            split = jax.P("stage", *jax.typeof(array).sharding.spec.partitions)
-            axes = tuple(range(1, array.ndim + 1))
-            return jax.lax.broadcast_in_dim(array, (stages, *array.shape), axes, out_sharding=split)
-
-        every = [a if is_ else of_all(a) for a, is_ in zip(arrays, batched, strict=True)]
+        every = [a if is_ else on_all_stages(a) for a, is_ in zip(arrays, batched, strict=True)]
         is_spec = lambda spec: isinstance(spec, jax.P)  # noqa: E731
         found = jax.shard_map(
             of_stage,

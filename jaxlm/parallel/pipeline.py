@@ -15,7 +15,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxlm.parallel.axes import shards
+from jaxlm.parallel.axes import no_gradient, on_all_stages, shards
 
 # S stages, M microbatches, R slots of a ring, V parts of the model that a stage has
 
@@ -75,9 +75,7 @@ def by_turns(
     """
     S, M, V = shards("layers"), microbatches, len(weights)
     number_S = stage_numbers()
-    waits = M - S if V > 1 else 0
-
-    T = V * M + S - 1
+    waits, T = M - S if V > 1 else 0, V * M + S - 1
 
     # what a turn chooses is chosen again on the way back, and not kept of every tick
     @partial(jax.checkpoint, prevent_cse=False)
@@ -97,12 +95,12 @@ def by_turns(
             fifo = jax.tree.map(partial(_with_slot, t % waits), fifo, coming)
             coming = _where(number_S == 0, earliest, coming)
         if fed:
-            coming = _where(number_S == 0, _spread(feed(t)), coming)
+            coming = _where(number_S == 0, jax.tree.map(on_all_stages, feed(t)), coming)
         x, facts = coming
         x = compute(weights, x, facts, t)
         return ((x, facts), fifo), x if kept else None
 
-    nothing = jax.tree.map(jnp.zeros_like, _spread(feed(jnp.int32(0))))
+    nothing = jax.tree.map(jnp.zeros_like, jax.tree.map(on_all_stages, feed(jnp.int32(0))))
     fifo = jax.tree.map(partial(_slots, waits), nothing) if waits else None
     carry: Any = (nothing, fifo)
     outputs = []
@@ -128,8 +126,8 @@ def one_forward_one_backward(
     and those of the rest.
 
     A stage gives a microbatch's gradient back 2 (S - 1 - s) ticks after it had it, so it keeps
-    2 S - 1 inputs, however many microbatches there are, and is idle for 2 (S - 1) of
-    M + 2 (S - 1) ticks of half the length.
+    2 S - 1 inputs, however many microbatches there are. S - 1 ticks are forward alone, M both, and
+    S - 1 backward alone: as with GPipe, stages are idle for (S - 1) / (M + S - 1) of the time.
 
     feed: as in by_turns.
     loss: from the number of a microbatch and x behind the last stage to its loss, its gradient for
@@ -142,14 +140,14 @@ def one_forward_one_backward(
 
     def forward(carry: Any, t: jax.Array) -> Any:
         behind, ring = carry
-        fresh = _spread(feed(jnp.minimum(t, M - 1)))
+        fresh = jax.tree.map(on_all_stages, feed(jnp.minimum(t, M - 1)))
         x, facts = entering = _where(number_S == 0, fresh, shifted(behind, 1))
         ring = jax.tree.map(partial(_with_slot, t % R), ring, entering)
         return (on_stages(stage, weights, x, facts, number_S), facts), ring
 
     def backward(carry: Any, t: jax.Array, ring: Any, dlast: Any) -> Any:
         grown, rest, dx = carry
-        dx = _where(number_S == S - 1, _spread(dlast), shifted(dx, -1))
+        dx = _where(number_S == S - 1, jax.tree.map(on_all_stages, dlast), shifted(dx, -1))
         x, facts = _slot_of_each(ring, (t - 2 * (S - 1 - number_S)) % R)
         more, dx, _, _ = back_on_stages(stage, (weights, x, facts, number_S), dx)
         grown = jax.tree.map(jnp.add, grown, more)
@@ -165,10 +163,10 @@ def one_forward_one_backward(
         rest = jax.tree.map(jnp.add, rest, more)
         return (ahead, backward((grown, rest, dx), t, ring, dlast), total + nats), None
 
-    nothing = jax.tree.map(jnp.zeros_like, _spread(feed(jnp.int32(0))))
+    nothing = jax.tree.map(jnp.zeros_like, jax.tree.map(on_all_stages, feed(jnp.int32(0))))
     ahead = (nothing, jax.tree.map(partial(_slots, R), nothing))
     ahead, _ = jax.lax.scan(lambda c, t: (forward(c, t), None), ahead, jnp.arange(S - 1))
-    grown = jax.tree.map(_no_gradient, weights)
+    grown = jax.tree.map(no_gradient, weights)
     dx = nothing[0]
     carry = (ahead, (grown, gradients, dx), jnp.float32(0))
     carry, _ = jax.lax.scan(both, carry, jnp.arange(S - 1, M + S - 1))
@@ -227,18 +225,6 @@ def _slot_of_each(ring: Any, slot_S: jax.Array) -> Any:
     )(ring, slot_S)  # fmt: skip
 
 
-def _spread(tree: Any) -> Any:
-    """The same at every stage."""
-
-    def one(array: jax.Array) -> jax.Array:
-        split = jax.P("stage", *jax.typeof(array).sharding.spec.partitions)
-        shape = (shards("layers"), *array.shape)
-        axes = tuple(range(1, array.ndim + 1))
-        return jax.lax.broadcast_in_dim(array, shape, axes, out_sharding=split)
-
-    return jax.tree.map(one, tree)
-
-
 def _of_stage(number_S: jax.Array, stage: int, tree: Any) -> Any:
     """What one stage has, for all of them."""
     nothing = jax.tree.map(jnp.zeros_like, tree)
@@ -256,9 +242,3 @@ def _where(these_S: jax.Array, tree: Any, other: Any) -> Any:
         return jax.lax.select(these, a, b)
 
     return jax.tree.map(one, tree, other)
-
-
-def _no_gradient(weights: jax.Array) -> jax.Array:
-    split = jax.typeof(weights).sharding.spec
-    apart = jax.P(*split.partitions, unreduced=split.reduced)
-    return jnp.zeros(weights.shape, weights.dtype, out_sharding=apart)

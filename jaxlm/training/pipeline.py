@@ -10,7 +10,7 @@ from jaxlm.config import Config
 from jaxlm.models import Mask, Transformer
 from jaxlm.models.transformer import Stack, seen_by
 from jaxlm.objectives import Batch
-from jaxlm.parallel import shards
+from jaxlm.parallel import no_gradient, on_all_stages, shards
 from jaxlm.parallel.context import parts as cuts
 from jaxlm.parallel.context import places
 from jaxlm.parallel.pipeline import Stage, by_turns, one_forward_one_backward
@@ -69,7 +69,7 @@ def loss_one_by_one(
     which, M = _last(config), batch.tokens_BT.shape[0]
     keys, stack = _keys(key, M), getattr(params, which)
     rest = _apart(params, which)
-    gradients = jax.tree.map(_no_gradient, rest)
+    gradients = jax.tree.map(no_gradient, rest)
 
     def feed(rest: Transformer, m: jax.Array) -> tuple[Any, Any]:
         return _feed(config, rest, which, batch, keys)(m)
@@ -130,16 +130,11 @@ def _turns(stack: Stack, turns: int) -> list[Stack]:
 
     def of(turn: int) -> Callable[[Any, jax.Array], Any]:
         def leaf(path: Any, array: jax.Array) -> Any:
-            split = jax.typeof(array).sharding.spec
             match path[0].name:
                 case "blocks":
                     return _dealt(array, S, turns)[turn]
                 case "bias":
-                    all_stages = jax.P("stage", *split.partitions, reduced=split.reduced)
-                    axes = tuple(range(1, array.ndim + 1))
-                    return jax.lax.broadcast_in_dim(
-                        array, (S, *array.shape), axes, out_sharding=all_stages
-                    )
+                    return on_all_stages(array)
             return None
 
         return leaf
@@ -230,9 +225,3 @@ def _apart(params: Transformer, which: Which) -> Transformer:
         return None if staged else array
 
     return jax.tree_util.tree_map_with_path(leaf, params)
-
-
-def _no_gradient(array: jax.Array) -> jax.Array:
-    split = jax.typeof(array).sharding.spec
-    apart = jax.P(*split.partitions, unreduced=split.reduced)
-    return jnp.zeros(array.shape, array.dtype, out_sharding=apart)

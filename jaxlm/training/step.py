@@ -10,7 +10,7 @@ import optax
 from jaxlm.config import Config
 from jaxlm.models import Transformer
 from jaxlm.objectives import Batch
-from jaxlm.parallel import Part, reduced, shards, specs_of, unreduced
+from jaxlm.parallel import Part, no_gradient, reduced, shards, specs_of
 from jaxlm.parallel.flags import compiler_options
 from jaxlm.training.loss import loss_sum
 from jaxlm.training.pipeline import loss_by_turns, loss_one_by_one
@@ -66,10 +66,7 @@ def make_step(config: Config, optimizer: optax.GradientTransformation) -> Step:
             return jax.tree.map(jnp.add, total, part), None
 
         keys = None if key is None else jax.random.split(key, microbatches)
-        apart = jax.tree.map(unreduced, lying(params, "params"))
-        zeros = jax.tree.map(
-            lambda p, split: jnp.zeros(p.shape, p.dtype, out_sharding=split), params, apart
-        )
+        zeros = jax.tree.map(no_gradient, params)
         return jax.lax.scan(accumulate, (jnp.float32(0), zeros), (batch, keys))[0]
 
     @partial(jax.jit, donate_argnums=0, compiler_options=options or None)
