@@ -147,7 +147,12 @@ def test_what_does_not_fit_says_by_how_much(small: Path) -> None:
             ["data.seq_len=32768", "train.batch_size=16", "mesh.fsdp=16", "mesh.context=8"],
         ),
         ("llama3-70b", "tpu:v5p:8x8x8", []),
-        ("gpt3-175b", "tpu:v5p:8x8x16", ["mesh.stage=8", "train.microbatch_size=128"]),
+        (
+            "gpt3-175b",
+            "tpu:v5p:8x8x16",
+            ["model.vocab_size=50304", "mesh.stage=8", "mesh.tensor=8", "mesh.fsdp=16",
+             "train.microbatch_size=64", "train.remat=dots"],
+        ),
         ("t5-11b", "tpu:v5p:4x4x4", ["mesh.data=1", "mesh.fsdp=-1"]),
     ],
 )
