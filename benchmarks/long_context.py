@@ -29,8 +29,8 @@ from jaxlm.evaluation.decoding import Job, Rows, decode, empty_caches
 from jaxlm.objectives import Batch
 from jaxlm.parallel import make_mesh, spec
 from jaxlm.training.batches import place
-from jaxlm.training.state import make_state, optimizer_of
 from jaxlm.training.loss import DTYPES
+from jaxlm.training.state import make_state, optimizer_of
 from jaxlm.training.step import make_step
 
 NEW, SHORTEST, WINDOW, VOCAB = 256, 2048, 1024, 2048

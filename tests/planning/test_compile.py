@@ -150,8 +150,14 @@ def test_what_does_not_fit_says_by_how_much(small: Path) -> None:
         (
             "gpt3-175b",
             "tpu:v5p:8x8x16",
-            ["model.vocab_size=50304", "mesh.stage=8", "mesh.tensor=8", "mesh.fsdp=16",
-             "train.microbatch_size=64", "train.remat=dots"],
+            [
+                "model.vocab_size=50304",
+                "mesh.stage=8",
+                "mesh.tensor=8",
+                "mesh.fsdp=16",
+                "train.microbatch_size=64",
+                "train.remat=dots",
+            ],
         ),
         ("t5-11b", "tpu:v5p:4x4x4", ["mesh.data=1", "mesh.fsdp=-1"]),
     ],
