@@ -1,5 +1,6 @@
 """A trained model found on disk: by its run's folder or by one checkpoint."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -50,8 +51,8 @@ def open_trained(
 ) -> Trained:
     """Read WORKDIR (its newest whole checkpoint) or WORKDIR/checkpoints/STEP.
 
-    The mesh is data parallel over all devices, or of one; with the first, all processes must call
-    this. Raises UserError when there is no
+    The mesh is of all devices, which see different texts and have parts of the parameters, or of
+    one; with the first, all processes must call this. Raises UserError when there is no
     checkpoint, it is damaged, or its tokenizer is not the one in the run's folder.
 
     overrides: KEY=VALUE of allowed keys, laid on the run's config; refused where they cannot be or
@@ -99,7 +100,9 @@ def _overridden(
 
 
 def _for_scoring(config: Config, devices: int) -> Config:
-    """The config with a batch that any mesh of so many devices takes, for the mesh's checks."""
+    """The config for so many devices: parameters split as far as their width allows, and a batch
+    that any mesh takes."""
     train = config.train.model_copy(update={"batch_size": devices, "microbatch_size": None})
     scoring = config.eval.model_copy(update={"batch_size": None})
-    return config.model_copy(update={"train": train, "eval": scoring})
+    mesh = config.mesh.model_copy(update={"fsdp": math.gcd(config.model.d_model, devices)})
+    return config.model_copy(update={"train": train, "eval": scoring, "mesh": mesh})

@@ -67,7 +67,7 @@ def test_what_is_not_there_is_told(trained: Path, copied: Path) -> None:  # noqa
 
 def test_more_devices_than_sequences_do_not_matter(copied: Path) -> None:  # noqa: F811
     assert jax.device_count() == 8
-    assert open_trained(of(copied).path).mesh.shape["data"] == 8
+    assert open_trained(of(copied).path).mesh.shape["fsdp"] == 8
 
 
 def test_what_needs_no_other_parameters_can_be_changed(trained: Path) -> None:  # noqa: F811
