@@ -172,12 +172,6 @@ def _impossible(config: Config) -> list[Problem]:
             f"{decay} changes the state by less than bf16 tells apart, 1 in 256; use at most "
             f"{1 - BF16_STEP:.3f}, or optimizer.state_dtype=fp32",
         )
-    refuse_if(
-        mesh.context != 1 and config.model.ngram_embedding is not None,
-        ["mesh.context", "model.ngram_embedding"],
-        "n-grams reach over the ends of the parts that rows are cut into; use 1, or "
-        "model.ngram_embedding: null",
-    )
     sizes = {axis: getattr(mesh, axis) for axis in AXES}
     refuse_if(list(sizes.values()).count(-1) > 1, ["mesh.data"], "at most one mesh axis may be -1")
     for axis, size in sizes.items():
@@ -227,11 +221,11 @@ def _indivisible(config: Config, sizes: dict[str, int]) -> list[Problem]:
         for key, size, axis, parts in splits
         if size % parts
     ]
-    return found + _uncut(config, context) + _unstaged(config, stage)
+    return found + _uncut(config, context) + _unstaged(config, stage, data * fsdp)
 
 
-def _unstaged(config: Config, stages: int) -> list[Problem]:
-    """What a pipeline of so many stages cannot run."""
+def _unstaged(config: Config, stages: int, rows: int) -> list[Problem]:
+    """What a pipeline of so many stages cannot run. rows: what microbatches are a multiple of."""
     model, mesh, train = config.model, config.mesh, config.train
     found: list[Problem] = []
 
@@ -253,11 +247,20 @@ def _unstaged(config: Config, stages: int) -> list[Problem]:
         "1f1b is for models of one stack; choose gpipe or interleaved",
     )
     count = train.batch_size // (train.microbatch_size or train.batch_size)
+    fitting = [
+        size
+        for size in range(rows, train.batch_size // stages + 1, rows)
+        if train.batch_size % size == 0
+    ]
     refuse_if(
         count < stages,
         ["train.microbatch_size", "mesh.stage"],
-        f"{stages} stages need as many microbatches a step, not {count}; give at most "
-        f"{max(train.batch_size // stages, 1)} (train.batch_size {train.batch_size} / {stages})",
+        f"{stages} stages need as many microbatches a step, not {count}; "
+        + (
+            f"give {fitting[-1]} or less"
+            if fitting
+            else f"make train.batch_size a multiple of {stages * rows}, stages x data x fsdp"
+        ),
     )
     period = (model.attention.window and model.attention.global_every) or 1
     parts = stages * mesh.interleave
@@ -279,11 +282,18 @@ def _uncut(config: Config, context: int) -> list[Problem]:
     """Rows that do not make two chunks for each device of the context axis."""
     if context == 1:
         return []
+    found: list[Problem] = []
+    if config.model.ngram_embedding is not None:
+        found.append((
+            ["mesh.context", "model.ngram_embedding"],
+            "mesh.context: n-grams reach over the ends of the parts that rows are cut into; use 1, "
+            "or model.ngram_embedding: null",
+        ))  # fmt: skip
     kind, seq_len = config.model.kind, config.data.seq_len
     lengths = {max(layout(each, kind, seq_len).target_len for each in components(config.objective))}
     if kind == "encoder_decoder":
         lengths.add(seq_len)
-    return [
+    return found + [
         (
             ["data.seq_len", "mesh.context"],
             f"data.seq_len: {seq_len} makes rows of {length} tokens, not a multiple of "

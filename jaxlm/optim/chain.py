@@ -55,7 +55,7 @@ def make_optimizer(
                 optax.scale_by_learning_rate(adam_schedule),
             )
             muon = optax.chain(
-                kept(scale_by_muon(optimizer.momentum, optimizer.newton_schulz_steps, inputs)),
+                kept(scale_by_muon(optimizer.momentum, optimizer.newton_schulz_steps)),
                 optax.add_decayed_weights(optimizer.weight_decay),
                 optax.scale_by_learning_rate(schedule),
             )

@@ -15,11 +15,10 @@ class MuonState(NamedTuple):
     momentum: Any
 
 
-def scale_by_muon(momentum: float, iterations: int, inputs: Any) -> optax.GradientTransformation:
+def scale_by_muon(momentum: float, iterations: int) -> optax.GradientTransformation:
     """Nesterov momentum, orthogonalised, times max(1, outputs / inputs)^0.5 (Jordan 2024).
 
-    inputs: a tree like the parameters; for each, how many axes before the outputs are contracted
-    with. An array with one axis more in front than its parameter names is a stack of matrices.
+    The last two axes are inputs and outputs; matrices may be stacked in front of them.
     """
 
     def init(params: Any) -> MuonState:
@@ -28,20 +27,15 @@ def scale_by_muon(momentum: float, iterations: int, inputs: Any) -> optax.Gradie
     def update(gradients: Any, state: MuonState, params: Any = None) -> tuple[Any, MuonState]:
         new = jax.tree.map(lambda m, g: momentum * m + g, state.momentum, gradients)
         nesterov = jax.tree.map(lambda m, g: momentum * m + g, new, gradients)
-        return jax.tree.map(_orthogonal, nesterov, _counts(inputs, gradients)), MuonState(new)
+        return jax.tree.map(_orthogonal, nesterov), MuonState(new)
 
-    def _orthogonal(update: jax.Array, count: int) -> jax.Array:
+    def _orthogonal(update: jax.Array) -> jax.Array:
         # rows and columns of one matrix may lie on several devices: the products want it whole
-        sharding = jax.typeof(update).sharding
-        whole = jax.reshard(update, jax.P())
-        lead = whole.shape[:1]  # the stack of layers
-        rows = 1
-        for size in whole.shape[1 : 1 + count]:
-            rows *= size
-        matrix = whole.reshape(*lead, rows, -1)
-        scale = max(1.0, matrix.shape[-1] / rows) ** 0.5
-        result = scale * orthogonalise(matrix, iterations)
-        return jax.reshard(result.reshape(update.shape), sharding.spec)
+        split = jax.typeof(update).sharding.spec
+        whole = jax.reshard(update, jax.P(*split.partitions[:-2]))
+        inputs, outputs = update.shape[-2:]
+        scale = max(1.0, outputs / inputs) ** 0.5
+        return jax.reshard(scale * orthogonalise(whole, iterations), split)
 
     return optax.GradientTransformation(init, update)
 
@@ -59,13 +53,3 @@ def orthogonalise(matrix: jax.Array, iterations: int) -> jax.Array:
     if not wide:
         x = jnp.swapaxes(x, -1, -2)
     return x.astype(matrix.dtype)
-
-
-def _counts(inputs: Any, gradients: Any) -> Any:
-    """`inputs` with the leaves that optax.partition masked in `gradients` masked as well."""
-    return jax.tree.map(
-        lambda g, count: g if isinstance(g, optax.MaskedNode) else count,
-        gradients,
-        inputs,
-        is_leaf=lambda leaf: isinstance(leaf, optax.MaskedNode),
-    )

@@ -86,7 +86,11 @@ def by_turns(
             chosen = _where(turn_S == turn, weights[turn], chosen)
         return on_stages(stage, chosen, x, facts, turn_S * S + number_S)
 
-    def tick(carry: Any, t: jax.Array, fed: bool, kept: bool) -> tuple[Any, Any]:
+    # for stages that have nothing to do: with zeros, or with what has been through all layers, they
+    # might give numbers that are not finite, which 0 times is no 0
+    something = jax.lax.stop_gradient(jax.tree.map(on_all_stages, feed(jnp.int32(0))))
+
+    def tick(carry: Any, t: jax.Array, fed: bool, over: bool, kept: bool) -> tuple[Any, Any]:
         behind, fifo = carry
         # behind the last stage comes the first, with the next part
         coming = shifted(behind, 1)
@@ -96,17 +100,18 @@ def by_turns(
             coming = _where(number_S == 0, earliest, coming)
         if fed:
             coming = _where(number_S == 0, jax.tree.map(on_all_stages, feed(t)), coming)
+        if over:
+            coming = _where(number_S == 0, something, coming)
         x, facts = coming
         x = compute(weights, x, facts, t)
         return ((x, facts), fifo), x if kept else None
 
-    nothing = jax.tree.map(jnp.zeros_like, jax.tree.map(on_all_stages, feed(jnp.int32(0))))
-    fifo = jax.tree.map(partial(_slots, waits), nothing) if waits else None
-    carry: Any = (nothing, fifo)
+    fifo = jax.tree.map(partial(_slots, waits), something) if waits else None
+    carry: Any = (something, fifo)
     outputs = []
-    for start, end in pairwise(sorted({0, M, T - M, T})):
+    for start, end in pairwise(sorted({0, M, T - M, V * M, T})):
         kept = start >= T - M
-        run = partial(tick, fed=end <= M, kept=kept)
+        run = partial(tick, fed=end <= M, over=start >= V * M, kept=kept)
         carry, x = jax.lax.scan(run, carry, jnp.arange(start, end))
         outputs += [x] if kept else []
     x = jax.tree.map(lambda *parts: jnp.concatenate(parts), *outputs)
@@ -163,11 +168,12 @@ def one_forward_one_backward(
         rest = jax.tree.map(jnp.add, rest, more)
         return (ahead, backward((grown, rest, dx), t, ring, dlast), total + nats), None
 
-    nothing = jax.tree.map(jnp.zeros_like, jax.tree.map(on_all_stages, feed(jnp.int32(0))))
-    ahead = (nothing, jax.tree.map(partial(_slots, R), nothing))
+    # not zeros, as in by_turns
+    something = jax.tree.map(on_all_stages, feed(jnp.int32(0)))
+    ahead = (something, jax.tree.map(partial(_slots, R), something))
     ahead, _ = jax.lax.scan(lambda c, t: (forward(c, t), None), ahead, jnp.arange(S - 1))
     grown = jax.tree.map(no_gradient, weights)
-    dx = nothing[0]
+    dx = jax.tree.map(jnp.zeros_like, something[0])
     carry = (ahead, (grown, gradients, dx), jnp.float32(0))
     carry, _ = jax.lax.scan(both, carry, jnp.arange(S - 1, M + S - 1))
     (_, ring), growing, total = carry
@@ -199,10 +205,14 @@ def shifted(tree: Any, by: int) -> Any:
 
 
 def _slots(count: int, array: jax.Array) -> jax.Array:
-    """[S, R, ...] of zeros for arrays [S, ...]."""
+    """Arrays [S, ...] in all slots, [S, R, ...]."""
     split = jax.typeof(array).sharding.spec.partitions
-    shape = (array.shape[0], count, *array.shape[1:])
-    return jnp.zeros(shape, array.dtype, out_sharding=jax.P(split[0], None, *split[1:]))
+    return jax.lax.broadcast_in_dim(
+        array,
+        (array.shape[0], count, *array.shape[1:]),
+        (0, *range(2, array.ndim + 1)),
+        out_sharding=jax.P(split[0], None, *split[1:]),
+    )
 
 
 def _slot(number: jax.Array, slots: jax.Array) -> jax.Array:

@@ -65,7 +65,7 @@ def test_a_layer_is_gathered_once_a_pass_and_its_gradients_scattered_once() -> N
     found = sent({"data": 2, "fsdp": 2}, 2)
     layers = 2 * LAYERS * 7  # matrices of all layers, for both microbatches
     # and the head; of the embedding no table but ids of tokens, and the rows that are exchanged
-    ids, rows = FLOAT * 8 * 16 // 2, FLOAT * 8 * 16 * 32 // 2 // 2
+    ids, rows = FLOAT * 8 * 16 // 2, 2 * FLOAT * (8 * 16 // 2) * 32 // 2
     gathered = FLOAT * (2 * 2 * LAYERS * LAYER + 2 * TABLE) + ids
     assert found["all-gather"] == (2 * layers + 2 + 2, gathered)
     assert found["all-to-all"][1] == rows

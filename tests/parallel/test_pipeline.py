@@ -4,6 +4,7 @@ from functools import partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -16,7 +17,7 @@ from jaxlm.models import attention
 from jaxlm.models.fused_attention import cudnn, splash
 from jaxlm.parallel import make_mesh
 from jaxlm.training.batches import shapes
-from jaxlm.training.state import State, shapes_of_state
+from jaxlm.training.state import State, make_state, optimizer_of, shapes_of_state
 from jaxlm.training.step import make_step
 from tests.models.small import config_of, host_batch, make_params, on_mesh
 from tests.parallel.test_context import one_step
@@ -118,6 +119,38 @@ def test_dropout_draws_the_same_on_stages() -> None:
     np.testing.assert_allclose(found[1:], [found[0]] * 2, rtol=1e-5)
 
 
+SCHEDULES: list[dict[str, Any]] = [
+    {},
+    {"schedule": "gpipe"},
+    {"schedule": "interleaved", "interleave": 2},
+]
+
+
+@pytest.mark.parametrize("mesh", SCHEDULES, ids=str)
+def test_stages_that_have_nothing_to_do_do_no_harm(mesh: dict[str, Any]) -> None:
+    # nothing divided by such a norm is infinite
+    model = LAYERS | {"norm_eps": 1e-30}
+    check(one_step({"stage": 2} | mesh, 4, model), one_step({}, 4, model))
+
+
+@pytest.mark.parametrize("mesh", SCHEDULES, ids=str)
+def test_no_microbatch_goes_through_the_layers_twice(mesh: dict[str, Any]) -> None:
+    # the second time it would leave the range of fp16
+    model, train = LAYERS | {"mlp_bias": True}, {"microbatch_size": 2, "precision": "fp16"}
+    config = config_of(model, train, mesh={"data": 1, "stage": 2} | mesh)
+
+    def large(path: Any, array: jax.Array) -> jax.Array:
+        return jnp.full_like(array, 14000) if "down_bias" in jax.tree_util.keystr(path) else array
+
+    with jax.set_mesh(make_mesh(config, jax.devices()[:2])):
+        params = jax.tree_util.tree_map_with_path(large, make_params(config))
+        state = make_state(config, params)
+        state = state._replace(optimizer=state.optimizer._replace(scale=jnp.float32(1024)))
+        step = make_step(config, optimizer_of(config, state.params))
+        _, figures = step(state, on_mesh(host_batch(config), 4))
+    assert float(figures["skipped_steps"]) == 0
+
+
 def test_a_batch_is_scored_on_stages() -> None:
     found = []
     meshes: list[dict[str, Any]] = [{}, {"stage": 4, "schedule": "interleaved", "interleave": 2}]
@@ -155,7 +188,11 @@ def test_memory_does_not_grow_with_microbatches_but_for_gpipe() -> None:
     ("model", "train", "mesh", "message"),
     [
         ({"layers": 6}, {"microbatch_size": 1}, {"stage": 4}, "model.layers: 6 is not a multiple"),
-        ({"layers": 4}, {}, {"stage": 4}, "train.microbatch_size: 4 stages need as many"),
+        (
+            {"layers": 4}, {}, {"stage": 4},
+            "train.microbatch_size: 4 stages need as many microbatches a step, not 1; give 2 or",
+        ),
+        ({"layers": 4}, {}, {"stage": 2, "fsdp": 8}, "make train.batch_size a multiple of 16"),
         (TWO_STACKS, {"microbatch_size": 4}, {"stage": 2}, "mesh.schedule: 1f1b is for models of"),
         ({}, {"microbatch_size": 4}, {"stage": 2, "interleave": 2}, "mesh.interleave: 2 with"),
         ({}, {"microbatch_size": 4}, {"stage": 2, "schedule": "interleaved"}, "mesh.interleave: 1"),
