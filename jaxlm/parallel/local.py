@@ -88,7 +88,7 @@ def _mapped(function: Any, ins: Any, outs: Any) -> Any:
         return jax.P("stage", *spec.partitions)
 
     def rule(stages: int, batched: list[bool], *arrays: jax.Array) -> Any:
-        every = [a if is_ else on_all_stages(a) for a, is_ in zip(arrays, batched, strict=True)]
+        every = [a if its else on_all_stages(a) for a, its in zip(arrays, batched, strict=True)]
         is_spec = lambda spec: isinstance(spec, jax.P)  # noqa: E731
         found = jax.shard_map(
             of_stage,
