@@ -313,8 +313,7 @@ class Transformer(nnx.Module):
         """
         embed_key, stack_key = (None, None) if key is None else jax.random.split(key)
         x_MD = self.embed(model, tokens_BS, positions_BS, dtype, embed_key, None, None)
-        mask = Mask(segments_BS, segments_BS, places_BT=places_BS)
-        sight = Sight(mask, Pattern(causal=False))
+        sight = seen_by(model, Mask(segments_BS, segments_BS, places_BT=places_BS), causal=False)
         x_MD, _ = self.encoder(
             model, x_MD, sight, (positions_BS, None, length or tokens_BS.shape[1]),
             remat=remat, unroll=unroll, key=stack_key,

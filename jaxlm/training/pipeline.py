@@ -126,20 +126,20 @@ def _stage(config: Config, params: Transformer, which: Which, turns: int) -> Sta
 
 def _turns(stack: Stack, turns: int) -> list[Stack]:
     """What stages need of a stack, [S, ...]; turn v holds parts v x S to v x S + S - 1."""
-    S = shards("layers")
+    stages = shards("layers")
 
-    def of(turn: int) -> Callable[[Any, jax.Array], Any]:
-        def leaf(path: Any, array: jax.Array) -> Any:
-            match path[0].name:
-                case "blocks":
-                    return _dealt(array, S, turns)[turn]
-                case "bias":
-                    return on_all_stages(array)
-            return None
+    def of_each_turn(path: Any, array: jax.Array) -> list[Any]:
+        match path[0].name:
+            case "blocks":
+                dealt = _dealt(array, stages, turns)
+                return [dealt[turn] for turn in range(turns)]
+            case "bias":
+                return [on_all_stages(array)] * turns
+        return [None] * turns
 
-        return leaf
-
-    return [jax.tree_util.tree_map_with_path(of(turn), stack) for turn in range(turns)]
+    leaves, tree = jax.tree_util.tree_flatten_with_path(stack)
+    found = [of_each_turn(*leaf) for leaf in leaves]
+    return [jax.tree.unflatten(tree, each) for each in zip(*found, strict=True)]
 
 
 def _dealt(array: jax.Array, stages: int, turns: int) -> jax.Array:
