@@ -78,7 +78,9 @@ TWO_STACKS = {"kind": "encoder_decoder", "position": {"kind": "relative_bias"}}
         ),
         ({"position": {"kind": "relative_bias"}, "head_bias": True}, {"fsdp": 2}),
         ({"layers": 4, "attention": {"window": 6, "global_every": 2}}, {}),
-        ({"kind": "prefix_decoder", "attention": {"sink_logits": True}}, {"tensor": 2}),
+        # numbers that every part of a row has a gradient for
+        ({"attention": {"sink_logits": True}}, {"context": 2, "tensor": 2}),
+        ({"kind": "prefix_decoder"}, {"tensor": 2}),
     ],
     ids=str,
 )
