@@ -51,9 +51,9 @@ CASES = {
     "llama2-7b": Case(
         "llama2-7b", "tpu:v5p:4x4x4", (*FSDP, "data.seq_len=2048", "train.batch_size=256"),
         {
-            "MaxText": {"peak": 5.525, "temporaries": 4.464, "accessed": 30.5, "gathers": 450,
+            "MaxText": {"peak": 5.525, "accessed": 30.5, "gathers": 450,
                         "gathered": 26.2, "reduced": 13.2},
-            "bare step": {"peak": 5.538, "temporaries": 4.565, "accessed": 32.3, "gathers": 450,
+            "bare step": {"peak": 5.538, "accessed": 32.3, "gathers": 450,
                           "gathered": 26.2, "reduced": 13.2},
         },
         {"peak": 5.0, "accessed": 30.5, "gathered": 26.2, "reduced": 13.2},
@@ -82,7 +82,7 @@ CASES = {
     ),
 }  # fmt: skip
 UNITS = {
-    "peak": "GiB", "temporaries": "GiB", "accessed": "GB", "gathers": "",
+    "peak": "GiB", "accessed": "GB", "gathers": "",
     "gathered": "GB", "reduced": "GB",
 }  # fmt: skip
 
@@ -95,7 +95,6 @@ def figures(record: dict[str, Any]) -> dict[str, float]:
 
     found = {
         "peak": (record["live_peak_bytes"] or record["peak_bytes"]) / GIB,
-        "temporaries": record["temp_bytes"] / GIB,
         "gathers": total("count", "all-gather"),
         "gathered": total("bytes", "all-gather") / GB,
         "reduced": total("bytes", "all-reduce", "reduce-scatter") / GB,
