@@ -2,11 +2,11 @@
 
 from jaxlm.models.attention import Mask
 from jaxlm.models.layers import Cache
-from jaxlm.models.loss import Head, cross_entropy, logits
+from jaxlm.models.loss import Head, cross_entropy, logits, nats_of
 from jaxlm.models.size import flops_per_token, parameter_count
 from jaxlm.models.transformer import Transformer
 
 __all__ = [
     "Cache", "Head", "Mask", "Transformer", "cross_entropy", "flops_per_token", "logits",
-    "parameter_count",
+    "nats_of", "parameter_count",
 ]  # fmt: skip

@@ -10,7 +10,7 @@ from flax import nnx
 from jaxlm.config.model import Model
 from jaxlm.models.attention import Far, Own, attention
 from jaxlm.models.sight import Sight
-from jaxlm.parallel import RULES, mesh_axes, reduced, residual, spec
+from jaxlm.parallel import axes_of, mesh_axes, reduced, residual, spec
 
 # B batch, T sequence, S keys or cache slots, N = B x T tokens, M = B x S tokens of an encoder,
 # D residual width, K key-value heads, G query heads a key-value head, H head width, F MLP width
@@ -73,12 +73,12 @@ def all_tokens(x_ND: jax.Array, outputs: str = "mlp") -> jax.Array:
 
     Going back, what they give is added up and split again once, behind the last of them.
     """
-    return jax.reshard(x_ND, jax.P(*spec("batch", None), reduced={*RULES[outputs]}))
+    return jax.reshard(x_ND, jax.P(*spec("batch", None), reduced={*axes_of(outputs)}))
 
 
 def back(a_NF: jax.Array, weights_FD: jax.Array) -> jax.Array:
     """A product over an axis that is split over the tensor axis, as the residual stream lies."""
-    apart = jax.P(*spec("batch", None), unreduced={*RULES["mlp"]})
+    apart = jax.P(*spec("batch", None), unreduced={*axes_of("mlp")})
     out_ND = jnp.matmul(a_NF, weights_FD, out_sharding=apart)
     return jax.reshard(out_ND, residual(out_ND.shape[0]))
 

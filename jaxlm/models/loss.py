@@ -55,6 +55,21 @@ def cross_entropy(
     )
 
 
+def nats_of(
+    x_ND: jax.Array,
+    head: Head,
+    targets_N: jax.Array,
+    chunk_tokens: int,
+    softcap: float | None = None,
+) -> jax.Array:
+    """-log softmax(logits)[target] of each token, fp32 [N], a chunk of tokens at a time, on one
+    device."""
+    count = x_ND.shape[0]
+    chunks = next(n for n in range(-(-count // chunk_tokens), count + 1) if count % n == 0)
+    parts = (x_ND.reshape(chunks, count // chunks, -1), targets_N.reshape(chunks, -1))
+    return jax.lax.map(lambda part: _softmax(part[0], head, part[1], softcap)[0], parts).ravel()
+
+
 class Split(NamedTuple):
     """How the tokens are cut, and the cap of the logits; static."""
 

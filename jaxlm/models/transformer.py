@@ -374,7 +374,7 @@ class Transformer(nnx.Module):
             # each device looks up, in the part of the table that it stores, the tokens of all that
             # store other columns; then they exchange what is found, which is less than the table
             stored = jax.typeof(table_VD).sharding.spec
-            tokens = tuple(a for a in split.partitions[0] if a not in mesh_axes(stored))
+            tokens = tuple(a for a in split.partitions[0] or () if a not in mesh_axes(stored))
             apart = stored.reduced & {*tokens}  # as `beside` has it
             table_VD = jax.reshard(table_VD, jax.P(*stored.partitions, reduced=apart))
             ids_N = jax.reshard(flat(ids_BT), jax.P(tokens))

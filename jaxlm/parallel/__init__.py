@@ -1,8 +1,8 @@
 """How devices share the work: the mesh and the table from logical axes to mesh axes."""
 
 from jaxlm.parallel.axes import (
-    RULES,
     Part,
+    axes_of,
     mesh_axes,
     no_gradient,
     on_all_stages,
@@ -18,8 +18,8 @@ from jaxlm.parallel.axes import (
 from jaxlm.parallel.mesh import make_mesh
 
 __all__ = [
-    "RULES",
     "Part",
+    "axes_of",
     "make_mesh",
     "mesh_axes",
     "no_gradient",

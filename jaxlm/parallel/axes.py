@@ -37,17 +37,27 @@ def spec(*names: str | None) -> jax.P:
 
     Raises ValueError when two of its axes would use the same mesh axis.
     """
-    parts = [RULES[name] if name else () for name in names]
+    parts = [axes_of(name) if name else () for name in names]
     used = [axis for part in parts for axis in part]
     if len(used) != len(set(used)):
         raise ValueError(f"axes {names} use a mesh axis twice: {used}")
     return jax.P(*(None if not p else p[0] if len(p) == 1 else p for p in parts))
 
 
+def axes_of(name: str) -> tuple[str, ...]:
+    """Mesh axes that split an axis of this name, without those that the mesh which is set lacks.
+
+    A run's mesh has all of them. That of proxy models (jaxlm/mixing/proxies.py) has none, since
+    JAX cannot `vmap` arrays that are `reduced` or `unreduced`.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    return tuple(axis for axis in RULES[name] if mesh.empty or axis in mesh.axis_names)
+
+
 def shards(name: str) -> int:
     """How many parts an axis of this name is cut into on the mesh that is set."""
     shape = jax.sharding.get_abstract_mesh().shape
-    return math.prod(shape[axis] for axis in RULES[name])
+    return math.prod(shape[axis] for axis in axes_of(name))
 
 
 def residual(tokens: int) -> jax.P:
@@ -87,7 +97,7 @@ def on_all_stages(array: jax.Array) -> jax.Array:
 
 def _over(split: jax.P) -> set[str]:
     """Mesh axes over which tokens are split and this array is not."""
-    return {*RULES["tokens"]} - mesh_axes(split)
+    return {*axes_of("tokens")} - mesh_axes(split)
 
 
 def mesh_axes(split: jax.P) -> set[str]:

@@ -24,7 +24,7 @@ from jaxlm.parallel.axes import spec
 
 def parts() -> int:
     """How many parts rows are cut into on the mesh that is set; 1: they are whole."""
-    return jax.sharding.get_abstract_mesh().shape["context"]
+    return jax.sharding.get_abstract_mesh().shape.get("context", 1)
 
 
 def order(length: int, count: int) -> NDArray[np.int32]:

@@ -1,7 +1,7 @@
 """Batches on the devices, made and moved while the step before them computes."""
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple
 
@@ -46,8 +46,13 @@ def batches(loader: Loader, start: int, stop: int, microbatches: int) -> Iterato
             loader.read_at(step),
         )
 
+    yield from ahead(make, start, stop)
+
+
+def ahead[Made](make: Callable[[int], Made], start: int, stop: int) -> Iterator[Made]:
+    """make(step) of steps start..stop-1 in order; a thread makes the next ones."""
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="batches") as pool:
-        waiting: deque[Future[Ready]] = deque()
+        waiting: deque[Future[Made]] = deque()
         for step in range(start, stop + AHEAD):
             if step < stop:
                 waiting.append(pool.submit(make, step))

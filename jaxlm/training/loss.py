@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxlm.config import Config
-from jaxlm.models import Mask, Transformer, cross_entropy
+from jaxlm.models import Mask, Transformer, cross_entropy, nats_of
 from jaxlm.objectives import Batch
 from jaxlm.parallel import spec
 from jaxlm.parallel.context import parts, places
@@ -26,6 +26,24 @@ def loss_sum(
     Rows are parts where the mesh has a context axis (jaxlm/parallel/context.py).
     key: of dropout; None: nothing is dropped.
     """
+    x_ND = hidden(config, params, batch, key)
+    return loss_of(config, params, x_ND, batch.targets_BT, batch.weights_BT)
+
+
+def token_nats(config: Config, params: Transformer, batch: Batch[jax.Array]) -> jax.Array:
+    """Nats of each target of a batch whether it counts or not, fp32 [B, T]; no gradient."""
+    x_ND = hidden(config, params, batch, None)
+    x_ND, head = params.for_loss(x_ND, DTYPES[config.train.precision])
+    nats_N = nats_of(
+        x_ND, head, batch.targets_BT.ravel(), config.train.loss_chunk, config.model.logit_softcap
+    )
+    return nats_N.reshape(batch.targets_BT.shape)
+
+
+def hidden(
+    config: Config, params: Transformer, batch: Batch[jax.Array], key: jax.Array | None
+) -> jax.Array:
+    """What the head takes, ND."""
     model = config.model
     encoder_key, decoder_key = (None, None) if key is None else jax.random.split(key)
     how: dict[str, Any] = {
@@ -59,7 +77,7 @@ def loss_sum(
         length=parts() * batch.tokens_BT.shape[1],
         **how,
     )
-    return loss_of(config, params, x_ND, batch.targets_BT, batch.weights_BT)
+    return x_ND
 
 
 def loss_of(

@@ -26,7 +26,16 @@ class Step(Protocol):
 
 
 def make_step(config: Config, optimizer: optax.GradientTransformation) -> Step:
-    """The jitted step for the mesh that is set; it takes the state's memory over.
+    """`make_update`, jitted for the mesh that is set; it takes the state's memory over."""
+    mesh = jax.sharding.get_mesh()
+    options = {} if mesh.empty else compiler_options(mesh.devices.flat[0])
+    return jax.jit(
+        make_update(config, optimizer), donate_argnums=0, compiler_options=options or None
+    )
+
+
+def make_update(config: Config, optimizer: optax.GradientTransformation) -> Step:
+    """The step as a function to be traced on the mesh that is set.
 
     Its batch has arrays [M, B, T]: M microbatches; its key is that of dropout, None where there is
     none. The loss, and so the gradient, is the sum over all targets of the batch divided by their
@@ -34,10 +43,7 @@ def make_step(config: Config, optimizer: optax.GradientTransformation) -> Step:
     Returns the new state and fp32 scalars: loss (nats a target) and grad_norm (before clipping);
     in fp16 also loss_scale and skipped_steps, those of the run so far that had an infinite norm.
     """
-
     scaled = config.train.precision == "fp16"
-    mesh = jax.sharding.get_mesh()
-    options = {} if mesh.empty else compiler_options(mesh.devices.flat[0])
 
     def lying(params: Transformer, part: Part) -> Any:
         """PartitionSpecs of parameters, gradients or the optimizer's state."""
@@ -69,7 +75,6 @@ def make_step(config: Config, optimizer: optax.GradientTransformation) -> Step:
         zeros = jax.tree.map(no_gradient, params)
         return jax.lax.scan(accumulate, (jnp.float32(0), zeros), (batch, keys))[0]
 
-    @partial(jax.jit, donate_argnums=0, compiler_options=options or None)
     def step(
         state: State, batch: Batch[jax.Array], key: jax.Array | None = None
     ) -> tuple[State, dict[str, jax.Array]]:
