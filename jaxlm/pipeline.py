@@ -228,8 +228,10 @@ STAGES = (
     Stage(
         "tokenize",
         lambda config, workdir: [
-            _without(config.data, "seq_len", "curriculum"), config.seed, _of_corpus(workdir),
-            _read(workdir.tokenizer / "manifest.json")["hash"],
+            _without(config.data, "seq_len", "curriculum", "split_by", "sort_by"), config.seed,
+            _of_corpus(workdir), _read(workdir.tokenizer / "manifest.json")["hash"],
+            *([_plain(config.data.split_by)] if config.data.split_by else []),
+            *([config.data.sort_by] if config.data.sort_by else []),
             *([_plain(config.document_fim)] if config.document_fim else []),
         ],
         lambda workdir: workdir.tokens,

@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import hashlib
 import json
 import os
 import shutil
@@ -74,6 +75,22 @@ class Workdir:
                 shutil.rmtree(old)
             else:
                 old.rename(target)
+
+    @contextlib.contextmanager
+    def work(self, name: str, inputs: Any) -> Iterator[Path]:
+        """Yield NAME.work, the folder of what is half done: as it was left when what the work
+        depends on (`inputs`, JSON) is the same, else empty. It goes when the block ends well.
+        """
+        folder = self.path / f"{name}.work"
+        stamp = hashlib.sha256(json.dumps(inputs).encode()).hexdigest()
+        mark = folder / "inputs.json"
+        if not mark.exists() or json.loads(mark.read_text()) != stamp:
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir(parents=True)
+            write_json(mark, stamp)
+        yield folder
+        mark.unlink()  # first: what is left of a folder that goes is not taken up
+        shutil.rmtree(folder)
 
     @contextlib.contextmanager
     def replace_dir(self, name: str) -> Iterator[Path]:

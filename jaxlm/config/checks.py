@@ -23,6 +23,7 @@ def impossible(config: Config) -> list[Problem]:
     if config.sources and not any(source.weight for source in config.sources):
         message = "sources.0.weight: every source has weight 0; nothing is left to train on"
         found.append((["sources.0.weight"], message))
+    found += _split(config)
     if config.data.curriculum:
         found += _curriculum(config)
         found += [(keys, f"{keys[0]}: {message}") for keys, message in unlike(config)]
@@ -43,6 +44,32 @@ def _repeated(names: list[str], section: str, what: str) -> list[Problem]:
         for i, name in enumerate(names)
         if name in names[:i]
     ]
+
+
+def _split(config: Config) -> list[Problem]:
+    """What is wrong with data.split_by."""
+    found: list[Problem] = []
+    names = [source.name for source in config.sources]
+    parted: set[tuple[str, str]] = set()
+    for index, split in enumerate(config.data.split_by):
+        at = f"data.split_by.{index}"
+        found += [
+            (
+                [f"{at}.sources"],
+                f"{at}.sources: no source is named {name!r}; there are {', '.join(names)}",
+            )
+            for name in split.sources
+            if names and name not in names
+        ]
+        pairs = {(name, split.field) for name in split.sources or names}
+        if again := sorted(pairs & parted):
+            found.append((
+                [f"{at}.field"],
+                f"{at}.field: source {again[0][0]!r} is parted by {split.field} twice; "
+                "leave one out",
+            ))  # fmt: skip
+        parted |= pairs
+    return found
 
 
 def _curriculum(config: Config) -> list[Problem]:

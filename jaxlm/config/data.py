@@ -1,5 +1,6 @@
 """The section `data`: token ids to batches, and the stages in which a run sees them."""
 
+import itertools
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
@@ -10,6 +11,31 @@ from jaxlm.config.optim import Schedule
 from jaxlm.config.position import Position
 
 type Length = Annotated[int, Field(ge=2, le=1 << 24)]
+type FieldName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}$")]
+VALUE = r"^[A-Za-z0-9_.+#-]{1,32}$"
+
+
+class SplitBy(Section):
+    """A field of the documents that parts sources into streams, named SOURCE@FIELD=VALUE."""
+
+    field: FieldName
+    """Field of a document in the corpus: one of the source's meta_fields, programming_language, or
+    what prepare.keep adds (language, scores of classifiers)."""
+    edges: Annotated[tuple[float, ...], Field(min_length=1, max_length=63)] | None = None
+    """Cuts the values of a number into buckets 0, 1, ...: bucket i holds edges[i-1] <= x <
+    edges[i]. null: each value, a string or whole number, is a part of its own."""
+    missing: Annotated[str, Field(pattern=VALUE)] | None = None
+    """Value of documents that lack the field; null: they are refused."""
+    sources: tuple[str, ...] = ()
+    """Sources that are parted; empty: all."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.field in ("id", "text", "source"):
+            raise ValueError(f"field: {self.field} parts no source; choose another field")
+        if self.edges and any(a >= b for a, b in itertools.pairwise(self.edges)):
+            raise ValueError("edges must rise")
+        return self
 
 
 class Stage(Section):
@@ -60,6 +86,12 @@ class Data(Section):
     """Text of one source that is held apart, about and at most; lowers the fraction if need be."""
     dtype: Literal["auto", "uint16", "uint32"] = "auto"
     """Type of stored ids; auto: uint16 where the vocabulary fits."""
+    split_by: Annotated[tuple[SplitBy, ...], Field(max_length=3)] = ()
+    """What parts sources into streams, each with its own share of the mixture and its own scores;
+    empty: a source is one stream."""
+    sort_by: FieldName | None = None
+    """Order in which the documents of a stream are stored: rising by `length` (tokens) or by the
+    number in this field; null: as in the corpus."""
     shard_bytes: Annotated[int, Field(ge=1 << 16, le=1 << 32)] = 64 << 20
     """Size of one file of the token store."""
     store: Annotated[str, Field(min_length=1)] | None = None

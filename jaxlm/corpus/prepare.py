@@ -10,8 +10,6 @@ was killed goes on where it was. That folder goes when the corpus is whole.
 
 import contextlib
 import errno
-import hashlib
-import json
 import shutil
 from collections.abc import Iterator
 from concurrent.futures.process import BrokenProcessPool
@@ -27,7 +25,7 @@ from jaxlm.corpus.ledger import Tally
 from jaxlm.corpus.listing import InputFile
 from jaxlm.corpus.run import Run
 from jaxlm.errors import UserError
-from jaxlm.workdir import Progress, Workdir, write_json
+from jaxlm.workdir import Progress, Workdir
 
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -58,7 +56,7 @@ def prepare(config: Config, workdir: Workdir, progress: Progress) -> None:
         sources = _sources(config)
         rules = depends.with_models(config)
         with (
-            _same_work(rules, sources, workdir.path / "corpus.work") as work,
+            _same_work(rules, sources, workdir) as work,
             executor(rules) as (pool, workers),
         ):
             run = Run(rules, sources, pool, 2 * workers, work, progress)
@@ -85,7 +83,7 @@ def prepare(config: Config, workdir: Workdir, progress: Progress) -> None:
 
 @contextlib.contextmanager
 def _same_work(
-    rules: Prepare, sources: list[tuple[Source, list[InputFile]]], folder: Path
+    rules: Prepare, sources: list[tuple[Source, list[InputFile]]], workdir: Workdir
 ) -> Iterator[Path]:
     """The folder of the tasks: as it was left when config and inputs are the same, else empty.
 
@@ -101,20 +99,14 @@ def _same_work(
             for source, files in sources
         ],
     }
-    stamp = hashlib.sha256(json.dumps(inputs).encode()).hexdigest()
-    mark = folder / "inputs.json"
-    if not mark.exists() or json.loads(mark.read_text()) != stamp:
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-        write_json(mark, stamp)
-    try:
-        yield folder
-    except (KeyboardInterrupt, SystemExit, BrokenProcessPool):
-        raise
-    except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
-    shutil.rmtree(folder)
+    with workdir.work("corpus", inputs) as folder:
+        try:
+            yield folder
+        except (KeyboardInterrupt, SystemExit, BrokenProcessPool):
+            raise
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
 
 
 def _sources(config: Config) -> list[tuple[Source, list[InputFile]]]:

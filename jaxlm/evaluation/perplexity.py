@@ -11,7 +11,7 @@ from jaxlm.config import Config
 from jaxlm.models import Transformer
 from jaxlm.objectives import Batch
 from jaxlm.parallel import shards
-from jaxlm.tokens import Tokenizer, validation_batches
+from jaxlm.tokens import Tokenizer, stream_names, validation_batches
 from jaxlm.training.batches import place
 from jaxlm.training.loss import loss_sum
 from jaxlm.training.pipeline import loss_by_turns
@@ -21,7 +21,7 @@ type Scores = dict[str, dict[str, float]]
 
 
 def evaluate(config: Config, workdir: Workdir, params: Transformer, tokenizer: Tokenizer) -> Scores:
-    """Scores of each source with validation documents, and of all together under "all".
+    """Scores of each stream of the store (a source, or a part of one) with validation documents, and of all together under "all".
 
     config: without a curriculum (jaxlm/config/stages.py); its objective says what is predicted.
     loss: nats a target token, over every target of the split; perplexity: its exponential;
@@ -30,8 +30,8 @@ def evaluate(config: Config, workdir: Workdir, params: Transformer, tokenizer: T
     source has validation documents.
     """
     totals = {
-        source.name: _totals(config, workdir, source.name, params, tokenizer)
-        for source in config.sources
+        name: _totals(config, workdir, name, params, tokenizer)
+        for name in stream_names(config, workdir)
     }
     totals = {name: total_3 for name, total_3 in totals.items() if total_3[1] > 0}
     if totals:
@@ -40,15 +40,15 @@ def evaluate(config: Config, workdir: Workdir, params: Transformer, tokenizer: T
 
 
 def _totals(
-    config: Config, workdir: Workdir, source: str, params: Transformer, tokenizer: Tokenizer
+    config: Config, workdir: Workdir, stream: str, params: Transformer, tokenizer: Tokenizer
 ) -> NDArray[np.float64]:
-    """Nats, targets and bytes of one source."""
+    """Nats, targets and bytes of one stream."""
     mesh = jax.sharding.get_mesh()
     parts = mesh.shape["data"] * mesh.shape["fsdp"]
     wanted = config.eval.batch_size or config.train.batch_size
     total_3 = np.zeros(3)
     running: jax.Array | float = 0.0  # read when the next batch is under way
-    for host in validation_batches(config, workdir, source, -(-wanted // parts) * parts):
+    for host in validation_batches(config, workdir, stream, -(-wanted // parts) * parts):
         nats = sum_of_nats(config, params, place(host, 1, mesh))
         counted_BT = tokenizer.token_bytes[host.targets_BT] * host.weights_BT
         total_3 += (float(running), host.weights_BT.sum(), counted_BT.sum(dtype=np.float64))

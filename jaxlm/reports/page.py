@@ -94,10 +94,18 @@ def mixture(
     tokens: records.TokensManifest | None,
     metrics: records.Metrics | None,
 ) -> list[dict[str, Any]]:
-    """Share of training tokens by source: wanted (weights), held in the store, consumed so far."""
+    """Share of training tokens by stream: wanted (weights), held in the store, consumed so far.
+
+    A source's weight is shared by its streams in proportion to their tokens."""
     held = {n: s.train.tokens for n, s in tokens.sources.items()} if tokens else {}
     read = metrics.last.source_tokens if metrics else {}
-    weights = {s.name: s.weight for s in config.sources}
+    weights: dict[str, float] = {}
+    for source in config.sources:
+        there = tokens.sources.items() if tokens else ()
+        streams = [name for name, s in there if (s.source or name) == source.name]
+        whole = sum(held[name] for name in streams)
+        for name in streams or [source.name]:
+            weights[name] = source.weight * (share(held.get(name), whole) or 0 if streams else 1)
     return [
         {
             "name": name,

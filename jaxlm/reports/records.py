@@ -154,6 +154,9 @@ class Split(Count):
 
 
 class TokenSource(Record):
+    """What the store has of a stream, by its name: of a source, or of a part of one."""
+
+    source: str | None = None
     train: Split
     valid: Split
 

@@ -1,7 +1,7 @@
 """Documents to token ids, token ids to batches."""
 
 from jaxlm.tokens.encode import tokenize
-from jaxlm.tokens.loader import Loader, open_loader, validation_batches
+from jaxlm.tokens.loader import Loader, open_loader, stream_names, validation_batches
 from jaxlm.tokens.tokenizer import Tokenizer, decode_named, encode_named, load_tokenizer
 from jaxlm.tokens.train import taken_over, train_tokenizer
 
@@ -12,6 +12,7 @@ __all__ = [
     "encode_named",
     "load_tokenizer",
     "open_loader",
+    "stream_names",
     "taken_over",
     "tokenize",
     "train_tokenizer",

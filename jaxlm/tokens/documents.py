@@ -111,14 +111,22 @@ def read_blocks(shard: Shard) -> Iterator[Block]:
 
 def parse(block: Block) -> Iterator[tuple[str, str]]:
     """The id and text of each document of a block. Raises UserError naming a bad line."""
+    for _, document in parse_fields(block):
+        yield document["id"], document["text"]
+
+
+def parse_fields(block: Block) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The line and all fields of each document of a block; its text has no surrogates.
+
+    Raises UserError naming a bad line.
+    """
     for number, line in enumerate(block.data.split(b"\n")[:-1]):
         try:
             document = json.loads(line)
-            name, text = document["id"], document["text"]
-            text.encode()
+            document["id"], document["text"].encode()
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise UserError(
                 f"{block.shard}:{block.line + number}: not a document ({error!r}); "
                 "run `jaxlm prepare` again"
             ) from None
-        yield name, text
+        yield block.line + number, document

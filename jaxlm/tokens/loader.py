@@ -1,7 +1,7 @@
 """Token store -> batches, as a pure function of the step."""
 
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -16,14 +16,14 @@ from jaxlm.objectives import Batch, Prepared
 from jaxlm.tokens.mixture import Mixture
 from jaxlm.tokens.order import Order, block_length
 from jaxlm.tokens.shuffle import key_of
-from jaxlm.tokens.store import Store, TokenArray
+from jaxlm.tokens.store import Store, TokenArray, shared_weights
 from jaxlm.tokens.tokenizer import Tokenizer, load_tokenizer
 from jaxlm.workdir import Workdir
 
 
 @dataclass(frozen=True)
 class Stream:
-    """The training tokens of one source."""
+    """The training tokens of one stream of the store (a source, or a part of one)."""
 
     name: str
     tokens: TokenArray
@@ -36,7 +36,7 @@ class Stage(NamedTuple):
     """How many; the last stage has no end."""
     batch_size: int
     weights: list[float]
-    """One a source; 0: it takes no part."""
+    """One a stream; 0: it takes no part."""
     objective: Prepared
 
 
@@ -108,6 +108,21 @@ class Loader:
             begin += taken
         return []
 
+    @property
+    def names(self) -> list[str]:
+        """The streams, in the order of their numbers."""
+        return [stream.name for stream in self._streams]
+
+    @property
+    def weights(self) -> list[float]:
+        """Of the streams, in the first stage."""
+        return self._stages[0].weights
+
+    def with_weights(self, weights: Sequence[float], *, seed: int) -> "Loader":
+        """The same streams in other proportions in every stage, and in the order of this seed."""
+        stages = [stage._replace(weights=list(weights)) for stage in self._stages]
+        return Loader(self._streams, stages, seed=seed)
+
     def batch_at(self, step: int, rows: slice = slice(None)) -> Batch[NDArray[Any]]:
         """Rows `rows` of the batch of a step (from 0); all hosts' rows together are the batch.
 
@@ -135,7 +150,7 @@ class Loader:
         return objective(windows_BW, number_B, component_B)
 
     def sources_at(self, step: int) -> NDArray[np.int64]:
-        """The source of each row of a step, as its number in the config, int64 [B]."""
+        """The source of each row of a step, as its number in `names`, int64 [B]."""
         return self._examples(step, slice(None))[0]
 
     def read_at(self, step: int) -> NDArray[np.int64]:
@@ -167,13 +182,21 @@ def open_loader(config: Config, workdir: Workdir) -> Loader:
             f"{workdir.tokens}: its documents are stored for another objective (fim of level "
             "document rearranges them when they are tokenized); run `jaxlm tokenize` again"
         )
+    if (store.manifest.split_by, store.manifest.sort_by) != (
+        config.data.split_by, config.data.sort_by
+    ):  # fmt: skip
+        raise UserError(
+            f"{workdir.tokens}: its documents are parted or sorted otherwise than data.split_by "
+            "and data.sort_by say; run `jaxlm tokenize` again, or change them back"
+        )
+    streams = store.streams([source.name for source in config.sources])
     return Loader(
-        [Stream(source.name, store.tokens(source.name, "train")) for source in config.sources],
+        [Stream(name, store.tokens(name, "train")) for name in streams],
         [
             Stage(
                 stage.last - stage.first,
                 stage.config.train.batch_size,
-                [source.weight for source in stage.config.sources],
+                shared_weights(streams, {s.name: s.weight for s in stage.config.sources}),
                 _prepared(stage.config, tokenizer),
             )
             for stage in stages(config)
@@ -182,19 +205,25 @@ def open_loader(config: Config, workdir: Workdir) -> Loader:
     )
 
 
+def stream_names(config: Config, workdir: Workdir) -> list[str]:
+    """The streams of the store that a config's sources have, in their order."""
+    store, _ = _open_store(workdir)
+    return list(store.streams([source.name for source in config.sources]))
+
+
 def validation_batches(
-    config: Config, workdir: Workdir, source: str, batch_size: int
+    config: Config, workdir: Workdir, stream: str, batch_size: int
 ) -> Iterator[Batch[NDArray[Any]]]:
-    """The validation tokens of a source under the objective of a config without a curriculum.
+    """The validation tokens of a stream under the objective of a config without a curriculum.
 
     Windows lie end to end in the order of the store, and the last batch is padded. With next-token
     prediction every token is a target once. What is drawn for a window depends on its number alone,
-    so every evaluation sees the same. No batch comes for a source without validation documents.
+    so every evaluation sees the same. No batch comes for a stream without validation documents.
     """
     store, tokenizer = _open_store(workdir)
     objective = _prepared(config, tokenizer)
     components = Mixture(objective.weights) if len(objective.weights) > 1 else None
-    tokens, W, stride = store.tokens(source, "valid"), objective.window, objective.stride
+    tokens, W, stride = store.tokens(stream, "valid"), objective.window, objective.stride
     windows = -(-max(tokens.length - (W - stride), 0) // stride)
     for first in range(0, windows, batch_size):
         start, span = first * stride, (batch_size - 1) * stride + W

@@ -1,8 +1,10 @@
 """The token store: zarr3 arrays of token ids and document offsets, with a manifest.
 
     manifest.json                         what is there, with sizes and checksums
-    SOURCE/{train,valid}/tokens           ids, documents end to end as BOS, tokens, EOS
-    SOURCE/{train,valid}/offsets          int64 [documents + 1], where each document begins
+    STREAM/{train,valid}/tokens           ids, documents end to end as BOS, tokens, EOS
+    STREAM/{train,valid}/offsets          int64 [documents + 1], where each document begins
+
+A stream is a source, or a part of one that data.split_by makes: SOURCE@FIELD=VALUE.
 
 An array lies in files ("shards") of inner chunks that each carry a CRC-32C, so that a flipped bit
 is found when it is read. The same code reads folders, gs:// and s3://.
@@ -11,14 +13,16 @@ is found when it is read. The same code reads folders, gs:// and s3://.
 import hashlib
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 import tensorstore as ts
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
+from jaxlm.config.data import SplitBy
 from jaxlm.config.objective import FIM
 from jaxlm.errors import UserError
 
@@ -34,7 +38,7 @@ class _Record(BaseModel):
 
 
 class SplitSize(_Record):
-    """What one split of one source holds."""
+    """What one split of one stream holds."""
 
     documents: int
     tokens: int
@@ -42,11 +46,22 @@ class SplitSize(_Record):
     """UTF-8 bytes of text."""
 
 
-class SourceSize(_Record):
-    """Both splits of one source."""
+class StreamSize(_Record):
+    """Both splits of one stream."""
 
+    source: str = ""
+    tags: dict[str, str] = {}
+    """Its value of each field in data.split_by; none: it is the whole source."""
     train: SplitSize
     valid: SplitSize
+
+
+class CorpusSize(_Record):
+    """The documents of one source, each of which is in one of its streams once."""
+
+    documents: int
+    checksum: str
+    """sha256 of the checksums of the corpus's shards, in order."""
 
 
 class StoredFile(_Record):
@@ -68,10 +83,23 @@ class Manifest(_Record):
     dtype: Literal["uint16", "uint32"]
     address: str | None
     """Where the arrays lie; None: beside the manifest."""
-    sources: dict[str, SourceSize]
+    sources: dict[str, StreamSize]
+    """By name of the stream: those of one source stand together, sources in the config's order."""
     files: list[StoredFile]
     document_fim: FIM | None = None
     """The objective that rearranged the documents to train on; None: they are as they were."""
+    split_by: tuple[SplitBy, ...] = ()
+    sort_by: str | None = None
+    corpus: dict[str, CorpusSize] = {}
+    """What each source was made from; empty in stores of versions before this key."""
+
+    @model_validator(mode="after")
+    def _from_before_streams(self) -> Self:
+        """A stream that does not say its source is the whole of the one with its name."""
+        for name, stream in self.sources.items():
+            if not stream.source:
+                self.sources[name] = stream.model_copy(update={"source": name})
+        return self
 
 
 def kvstore_spec(address: str | Path) -> dict[str, Any]:
@@ -101,7 +129,7 @@ def context(cache_bytes: int = 64 << 20, threads: int = 2) -> ts.Context:
 
 
 def array_spec(address: str | Path, name: str) -> dict[str, Any]:
-    """The spec of the array `name` ("SOURCE/train/tokens") of a store."""
+    """The spec of the array `name` ("STREAM/train/tokens") of a store."""
     base = kvstore_spec(address)
     return {"driver": "zarr3", "kvstore": {**base, "path": base["path"] + name + "/"}}
 
@@ -181,16 +209,14 @@ class ArrayWriter:
         self._try(self._array.resize(exclusive_max=[self.length], resize_metadata_only=True))
 
 
-def checksums(address: str | Path, ctx: ts.Context) -> list[StoredFile]:
-    """Every file of a store but its manifest, read once."""
+def checksums(address: str | Path, name: str, ctx: ts.Context) -> list[StoredFile]:
+    """Every file of the array `name` of a store, read once."""
     store = ts.KvStore.open(kvstore_spec(address), context=ctx).result()
     files = []
-    for key in sorted(store.list().result()):
-        if (path := key.decode()) != MANIFEST:
-            value = store.read(key).result().value
-            files.append(
-                StoredFile(path=path, size=len(value), checksum=hashlib.sha256(value).hexdigest())
-            )
+    for key in sorted(store.list(ts.KvStore.KeyRange(f"{name}/", f"{name}0")).result()):
+        value = store.read(key).result().value
+        checksum = hashlib.sha256(value).hexdigest()
+        files.append(StoredFile(path=key.decode(), size=len(value), checksum=checksum))
     return files
 
 
@@ -243,19 +269,35 @@ class Store:
         if problems:
             raise UserError(problems)
 
-    def size(self, source: str, split: Split) -> SplitSize:
-        """Counts of one split. Raises UserError for a source that is not in the store."""
-        if source not in self.manifest.sources:
-            raise UserError(
-                f"{self.address}: has no source {source} (it has "
-                f"{', '.join(self.manifest.sources)}); run `jaxlm tokenize` again"
-            )
-        return getattr(self.manifest.sources[source], split)
+    def streams(self, sources: Sequence[str]) -> dict[str, StreamSize]:
+        """The streams of these sources, in their order. Raises UserError for one that has none."""
+        found = {
+            name: stream
+            for source in sources
+            for name, stream in self.manifest.sources.items()
+            if stream.source == source
+        }
+        there = {stream.source for stream in self.manifest.sources.values()}
+        if missing := [source for source in sources if source not in there]:
+            raise self._lacks("source", missing[0], sorted(there))
+        return found
 
-    def tokens(self, source: str, split: Split) -> "TokenArray":
+    def _lacks(self, what: str, name: str, there: Sequence[str]) -> UserError:
+        return UserError(
+            f"{self.address}: has no {what} {name} (it has {', '.join(there)}); "
+            "run `jaxlm tokenize` again"
+        )
+
+    def size(self, stream: str, split: Split) -> SplitSize:
+        """Counts of one split. Raises UserError for a stream that is not in the store."""
+        if stream not in self.manifest.sources:
+            raise self._lacks("stream", stream, list(self.manifest.sources))
+        return getattr(self.manifest.sources[stream], split)
+
+    def tokens(self, stream: str, split: Split) -> "TokenArray":
         """The ids of one split, uint16 or uint32 [tokens]."""
-        size = self.size(source, split)
-        array = TokenArray(self.address, f"{source}/{split}/tokens", self._context)
+        size = self.size(stream, split)
+        array = TokenArray(self.address, f"{stream}/{split}/tokens", self._context)
         if array.length != size.tokens:
             raise UserError(
                 f"{array.name}: holds {array.length} tokens, the manifest says {size.tokens}; "
@@ -263,10 +305,21 @@ class Store:
             )
         return array
 
-    def offsets(self, source: str, split: Split) -> "TokenArray":
+    def offsets(self, stream: str, split: Split) -> "TokenArray":
         """Where each document of one split begins, and the end of the last, int64."""
-        self.size(source, split)
-        return TokenArray(self.address, f"{source}/{split}/offsets", self._context)
+        self.size(stream, split)
+        return TokenArray(self.address, f"{stream}/{split}/offsets", self._context)
+
+
+def shared_weights(streams: dict[str, StreamSize], by_source: dict[str, float]) -> list[float]:
+    """The weight of each stream: its source's, by its share of the source's training tokens."""
+    tokens: dict[str, int] = {}
+    for stream in streams.values():
+        tokens[stream.source] = tokens.get(stream.source, 0) + stream.train.tokens
+    return [
+        by_source[stream.source] * (stream.train.tokens / tokens[stream.source])
+        for stream in streams.values()
+    ]
 
 
 class TokenArray:

@@ -127,7 +127,7 @@ def _train(config: Config, workdir: Workdir, show: Show, score: Score, stop: _St
     total, every = config.steps, config.logging.every
     for line in describe(config):
         show.line(line)
-    names = [source.name for source in config.sources]
+    names = loader.names
     start, tokens, read_S = 0, 0, np.zeros(len(names), np.int64)
     found = first_does("checkpoints", lambda: list(map(str, checkpoints_in(workdir.checkpoints))))
     if found:

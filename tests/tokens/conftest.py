@@ -3,8 +3,9 @@
 import hashlib
 import json
 import pydoc_data.topics
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import zstandard
@@ -32,16 +33,21 @@ AWKWARD = [
 
 
 def write_corpus(
-    folder: Path, sources: dict[str, list[tuple[str, str]]], per_shard: int = 50
+    folder: Path,
+    sources: dict[str, list[tuple[str, str]]],
+    per_shard: int = 50,
+    fields: Callable[[str], dict[str, Any]] = lambda name: {},
 ) -> None:
-    """What the corpus stage leaves: shards of documents and stats.json."""
+    """What the corpus stage leaves: shards of documents and stats.json. fields: further fields of
+    the document with this id."""
     (folder / "documents").mkdir(parents=True, exist_ok=True)
     shards = []
     for name, documents in sources.items():
         for number in range(-(-len(documents) // per_shard)):
             part = documents[number * per_shard : (number + 1) * per_shard]
             lines = (
-                json.dumps({"id": i, "source": name, "text": text}, ensure_ascii=False) + "\n"
+                json.dumps({"id": i, "source": name, "text": text, **fields(i)}, ensure_ascii=False)
+                + "\n"
                 for i, text in part
             )
             path = folder / "documents" / f"{name}-{number:05d}.jsonl.zst"

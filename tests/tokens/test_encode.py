@@ -67,6 +67,7 @@ def test_workers_and_shards_make_no_difference(made: Workdir, tmp_path: Path) ->
     write_corpus(workdir.corpus, {"topics": TOPICS + AWKWARD, "code": CODE}, per_shard=9)
     tokenize(make_config(prepare={"workers": 3}), workdir)
     old, new = (json.loads((w.tokens / "manifest.json").read_text()) for w in (made, workdir))
+    assert old.pop("corpus") != new.pop("corpus"), "it knows the shards of the corpus"
     assert old == new, "files with their checksums too"
 
 

@@ -42,7 +42,7 @@ def test_written_items_are_read_back(address: str, dtype: str, tmp_path: Path) -
     assert array.dtype == dtype
     assert (array.read(0, items.size) == items).all()
     assert (array.read(32_767, 65_537) == items[32_767:65_537]).all()
-    files = {file.path: file.size for file in checksums(address, ctx)}
+    files = {file.path: file.size for file in checksums(address, "s/train/tokens", ctx)}
     assert len(files) == 1 + -(-items.nbytes // (1 << 16))
     assert items.nbytes <= sum(files.values()) < items.nbytes * 1.2 + 5000
 
@@ -113,7 +113,7 @@ def test_a_broken_manifest_is_refused(copy: Path, content: str) -> None:
 
 
 def test_unknown_sources_and_missing_stores(copy: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no source other"):
+    with pytest.raises(UserError, match="no stream other"):
         Store(copy).tokens("other", "train")
     with pytest.raises(UserError, match="jaxlm tokenize"):
         Store(tmp_path / "nothing")
