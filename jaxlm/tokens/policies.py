@@ -10,6 +10,7 @@ import importlib.util
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -63,9 +64,11 @@ def decide(dynamic: Dynamic, prior: Mapping[str, float], records: Sequence[Recor
     """The shares after the newest record.
 
     prior: shares of the mixture in the config, of each source that takes part; they sum to one.
-    records: in order, at least one. Raises UserError for what a user's function does wrong.
+    records: in order, at least one. Raises UserError for losses that are not numbers, and for what
+    a user's function does wrong.
     """
     names = list(prior)
+    _refuse_lost(dynamic, names, records[-1])
     prior_S = np.array([prior[name] for name in names])
     reasons: dict[str, NDArray[np.float64]] = {}
     match dynamic.method:
@@ -154,6 +157,21 @@ def round_to_whole(
     first = np.argsort(-remainder_S, kind="stable")
     whole_S[first[: total - int(whole_S.sum())]] += 1
     return whole_S
+
+
+def _refuse_lost(dynamic: Dynamic, names: list[str], record: Record) -> None:
+    """Raise UserError where a source has no loss to decide by."""
+    helped: list[str] = []
+    if isinstance(dynamic.method, SkillIt):
+        helped = [name for row in dynamic.method.graph.values() for name in row]
+    losses = {name: record.scores.get(name, {}).get("loss", math.nan) for name in [*names, *helped]}
+    lost = [f"{name} has {loss}" for name, loss in losses.items() if not math.isfinite(loss)]
+    if lost:
+        raise UserError(
+            f"step {record.step}: no held-out loss to decide the mixture by: {', '.join(lost)}; "
+            "start again from the last checkpoint with a lower optimizer.learning_rate, or leave "
+            "data.mixture.dynamic out"
+        )
 
 
 def _losses(names: Sequence[str], records: Sequence[Record]) -> NDArray[np.float64]:
@@ -306,7 +324,7 @@ def _called(
         }
         for record in records
     ]
-    where = f"dynamic.method.call: {method.call} at step {records[-1].step}"
+    where = f"data.mixture.dynamic.method.call: {method.call} at step {records[-1].step}"
     try:
         weights = function(given)
     except Exception as error:
@@ -330,13 +348,14 @@ def _called(
     return weights_S / weights_S.max()  # so that the sum of large ones is finite
 
 
+@cache
 def load_function(call: str) -> Callable[[list[dict[str, Any]]], Any]:
-    """The function that FILE.py:NAME or MODULE:NAME names; importing runs the file.
+    """The function that FILE.py:NAME or MODULE:NAME names; a file is run once.
 
     Raises UserError where there is none.
     """
     place, _, name = call.rpartition(":")
-    where = f"dynamic.method.call: {call}"
+    where = f"data.mixture.dynamic.method.call: {call}"
     try:
         if place.endswith(".py"):
             spec = importlib.util.spec_from_file_location("dynamic_mixture", Path(place))
@@ -357,15 +376,9 @@ def load_function(call: str) -> Callable[[list[dict[str, Any]]], Any]:
     return function
 
 
-def with_reference(dynamic: Dynamic) -> Dynamic:
-    """The section with the losses of method.reference_run in method.reference.
-
-    Raises UserError where that run has none.
-    """
-    method = dynamic.method
-    if not isinstance(method, DoReMi) or method.reference_run is None:
-        return dynamic
-    path = Path(method.reference_run) / "eval.json"
+def read_reference(run: str) -> dict[str, float]:
+    """Held-out losses by source in the eval.json of a run's folder. Raises UserError without."""
+    path = Path(run) / "eval.json"
     try:
         if path.stat().st_size > LARGEST_EVALUATION:
             raise ValueError("larger than scores can be")
@@ -375,9 +388,18 @@ def with_reference(dynamic: Dynamic) -> Dynamic:
             raise ValueError("a loss is not a number above 0")
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise UserError(
-            f"dynamic.method.reference_run: {path}: no losses by source ({error}); make them with "
-            f"jaxlm eval {method.reference_run}, or give method.reference"
+            f"data.mixture.dynamic.method.reference_run: {path}: no losses by source ({error}); "
+            f"make them with: jaxlm eval {run}"
         ) from None
+    return losses
+
+
+def with_reference(dynamic: Dynamic, references: Mapping[str, Mapping[str, float]]) -> Dynamic:
+    """The section with the losses of method.reference_run, by its name, in method.reference."""
+    method = dynamic.method
+    if not isinstance(method, DoReMi) or method.reference_run is None:
+        return dynamic
+    losses = dict(references[method.reference_run])
     changed = method.model_copy(update={"reference": losses, "reference_run": None})
     return dynamic.model_copy(update={"method": changed})
 

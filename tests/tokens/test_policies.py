@@ -18,6 +18,7 @@ from jaxlm.tokens.policies import (
     decide,
     fit_laws,
     project,
+    read_reference,
     round_to_whole,
     with_reference,
 )
@@ -145,16 +146,17 @@ def test_doremi_leads_to_the_source_that_is_far_from_the_reference() -> None:
 
 
 def test_doremi_reads_the_reference_of_a_run(tmp_path: Path) -> None:
-    section = dynamic({"kind": "doremi", "reference_run": str(tmp_path)})
+    run = str(tmp_path)
     with pytest.raises(UserError, match=r"eval.json: no losses by source .*jaxlm eval"):
-        with_reference(section)
+        read_reference(run)
     (tmp_path / "eval.json").write_text('{"sources": {"a": {"loss": -1}}}')
     with pytest.raises(UserError, match="not a number above 0"):
-        with_reference(section)
+        read_reference(run)
     (tmp_path / "eval.json").write_text(
         json.dumps({"step": 1, "sources": {"a": {"loss": 2.5}, "b": {"loss": 3.0}}, "all": {}})
     )
-    method = with_reference(section).method
+    section = dynamic({"kind": "doremi", "reference_run": run})
+    method = with_reference(section, {run: read_reference(run)}).method
     assert isinstance(method, DoReMi)
     assert method.reference == {"a": 2.5, "b": 3.0}
     assert method.reference_run is None
@@ -272,8 +274,8 @@ SHARES = {"a": 0.5, "b": 0.5}
 HISTORY = [record(7, {"a": 3.0, "b": 1.0, "all": 2.0}, SHARES)]
 
 
-def function(tmp_path: Path, body: str) -> Dynamic:
-    path = tmp_path / "mine.py"
+def function(tmp_path: Path, body: str, name: str = "mine.py") -> Dynamic:
+    path = tmp_path / name
     path.write_text(f"def weigh(records):\n    {body}\n")
     return dynamic({"kind": "function", "call": f"{path}:weigh"})
 
@@ -285,6 +287,7 @@ def test_a_function_of_a_file_decides(tmp_path: Path) -> None:
     section = function(
         tmp_path,
         "records[0]['shares']['a'] = 9; return records[0]['mixture'] | {'a': 1e308, 'b': 0}",
+        "other.py",
     )
     assert decide(section, SHARES, HISTORY).shares == {"a": 1.0, "b": 0.0}
     assert HISTORY[0].shares == {"a": 0.5, "b": 0.5}
@@ -328,6 +331,15 @@ def test_a_file_that_is_missing_or_broken(tmp_path: Path) -> None:
 
 
 # --- what cannot work ---
+
+
+def test_a_loss_that_is_no_number_or_not_there_is_told() -> None:
+    with pytest.raises(UserError, match=r"step 3: no held-out loss .*: a has nan, b has nan; start"):
+        decide(dynamic({"kind": "ado"}), SHARES, [record(3, {"a": float("nan")}, SHARES)])
+    skill = {"kind": "skill", "graph": {"a": {"c": 1.0}}}
+    losses = {"a": 1.0, "b": 1.0, "c": float("inf")}
+    with pytest.raises(UserError, match=": c has inf; start"):
+        decide(dynamic(skill), SHARES, [record(3, losses, SHARES)])
 
 
 @pytest.mark.parametrize(
