@@ -334,7 +334,7 @@ def test_a_file_that_is_missing_or_broken(tmp_path: Path) -> None:
 
 
 def test_a_loss_that_is_no_number_or_not_there_is_told() -> None:
-    with pytest.raises(UserError, match=r"step 3: no held-out loss .*: a has nan, b has nan; start"):
+    with pytest.raises(UserError, match=r"step 3: no held-out loss .*: a has nan, b has nan; "):
         decide(dynamic({"kind": "ado"}), SHARES, [record(3, {"a": float("nan")}, SHARES)])
     skill = {"kind": "skill", "graph": {"a": {"c": 1.0}}}
     losses = {"a": 1.0, "b": 1.0, "c": float("inf")}
