@@ -55,13 +55,14 @@ def write_report(workdir: Workdir) -> Path:
     names = [s.name for s in config.keys.sources] if config else []
     for record in (corpus, tokens, evaluation):
         names += [name for name in (record.sources if record else ()) if name not in names]
+    # nine colours: the ninth is for all further sources
+    colour = {name: min(index, 8) for index, name in enumerate(names)}
     if not timings:
         corpus_config = None  # of a version that did not count what was judged
     found = rules.rules(corpus, ledger, examples)
     html = _environment().get_template("page.html").render(
         workdir=workdir.path,
-        # nine colours: the ninth is for all further sources
-        colour={name: min(index, 8) for index, name in enumerate(names)},
+        colour=colour,
         config=config,
         corpus=corpus,
         funnel=corpus and corpora.funnel(corpus),
@@ -76,7 +77,7 @@ def write_report(workdir: Workdir) -> Path:
         mixture=config and mixture(config.keys, tokens, metrics),
         metrics=metrics,
         broken_losses=metrics and int((~np.isfinite(metrics.columns["loss"])).sum()),
-        charts=metrics and charts(metrics, evaluation),
+        charts=metrics and charts(metrics, evaluation) + shares_over_steps(metrics, colour),
         evaluation=evaluation,
         samples=samples,
         seconds=metrics and training_seconds(metrics),
@@ -150,6 +151,32 @@ def charts(metrics: records.Metrics, evaluation: records.Evaluation | None) -> l
         draw("Gradient norm", [one("gradient norm", "grad_norm")], log=True),
     ]  # fmt: skip
     return [chart for chart in found if chart]
+
+
+def shares_over_steps(metrics: records.Metrics, colour: dict[str, int]) -> list[Chart]:
+    """A dynamic mixture: share of each source, which changes behind the step of a decision."""
+    last = float(metrics.last.step)
+    names = dict.fromkeys(name for _, change in metrics.changes for name in change.after)
+    found: list[Series] = []
+    for name in names:
+        steps, values, since = list[float](), list[float](), 1.0
+        for step, change in metrics.changes:
+            before, after = (shares.get(name, np.nan) for shares in (change.before, change.after))
+            steps += [since, float(step), float(step)]
+            values += [before, before, after]
+            since = float(step)
+        found.append(
+            Series(
+                name,
+                np.array([*steps, last]),
+                np.array([*values, values[-1]]),
+                f"c{colour.get(name, 8)}",
+            )
+        )
+    if not found:
+        return []
+    written = draw("Shares of sources", found, from_zero=True, write=lambda v: f"{100 * v:.3g}%")
+    return [written] if written else []
 
 
 def median(values: np.ndarray) -> float | None:

@@ -167,6 +167,13 @@ class TokensManifest(Record):
     sources: dict[str, TokenSource]
 
 
+class Change(Record):
+    """A decision of a dynamic mixture: shares of sources up to its step, and from then on."""
+
+    before: dict[str, NonNegativeFloat]
+    after: dict[str, NonNegativeFloat]
+
+
 class Metric(Record):
     """A line of metrics.jsonl; `source_tokens` counts the tokens read of each source so far."""
 
@@ -183,6 +190,7 @@ class Metric(Record):
     efficiency: float | None = None
     time: float | None = None
     source_tokens: dict[str, NonNegativeInt] = {}
+    mixture: Change | None = None
 
 
 class Score(Record):
@@ -272,6 +280,8 @@ class Metrics:
     columns: dict[str, np.ndarray]
     last: Metric
     unfinished: bool
+    changes: list[tuple[int, Change]] = field(default_factory=list)
+    """Decisions of a dynamic mixture, with the step after which each was made."""
 
 
 @dataclass
@@ -390,8 +400,9 @@ def read_metrics(workdir: Workdir) -> Metrics | None:
     path = workdir.metrics
     if not path.is_file():
         return None
-    names = [name for name in Metric.model_fields if name != "source_tokens"]
+    names = [name for name in Metric.model_fields if name not in ("source_tokens", "mixture")]
     columns = {name: array("d") for name in names}
+    changes: list[tuple[int, Change]] = []
     last, unfinished = None, False
     for number, line, ended in lines(path, pieces(path)):
         try:
@@ -404,9 +415,11 @@ def read_metrics(workdir: Workdir) -> Metrics | None:
         for name in names:
             value = getattr(last, name)
             columns[name].append(np.nan if value is None else value)
+        if last.mixture is not None:
+            changes.append((last.step, last.mixture))
     if last is None:
         return None
-    return Metrics({name: np.array(c) for name, c in columns.items()}, last, unfinished)
+    return Metrics({name: np.array(c) for name, c in columns.items()}, last, unfinished, changes)
 
 
 def read_samples(workdir: Workdir, most: int) -> list[Sample] | None:

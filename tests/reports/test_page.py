@@ -96,6 +96,29 @@ def test_charts_say_in_words_what_they_show(workdir: Workdir) -> None:
     assert logged == ["logged", [[step, f"{9 - 0.25 * step:.4g}"] for step in range(1, 21)]]
 
 
+def test_a_dynamic_mixture_is_a_curve_of_steps_for_each_source(workdir: Workdir) -> None:
+    lines = [metric(step, 5.0) for step in range(1, 9)]
+    lines[3]["mixture"] = {
+        "before": {"web": 0.75, "code": 0.25},
+        "after": {"web": 0.5, "code": 0.5},
+    }
+    lines[5]["mixture"] = {"before": {"web": 0.5, "code": 0.5}, "after": {"web": 0.4, "code": 0.6}}
+    write_lines(workdir.metrics, lines)
+    page = Page(write_report(workdir))
+    [figure] = [
+        a for tag, a in page.tags if tag == "figure" and "code" in (a["data-readout"] or "")
+    ]
+    readout = dict(json.loads(figure["data-readout"] or ""))
+    assert readout["steps"] == [1, 8]
+    steps, web = [1, 4, 4, 4, 6, 6, 8], [75, 75, 50, 50, 50, 40, 40]
+    assert readout["series"] == [
+        ["web", [[step, f"{share}%"] for step, share in zip(steps, web, strict=True)]],
+        ["code", [[step, f"{100 - share}%"] for step, share in zip(steps, web, strict=True)]],
+    ]
+    assert "Shares of sources, steps 1 to 8: web starts at 75%, ends at 40%" in page.source
+    assert 'class="c0"' in page.source
+
+
 def test_page_needs_no_network_and_same_records_give_same_bytes(workdir: Workdir) -> None:
     first = write_report(workdir).read_bytes()
     assert write_report(workdir).read_bytes() == first
