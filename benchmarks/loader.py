@@ -23,11 +23,14 @@ from pathlib import Path
 import numpy as np
 import tensorstore as ts
 
+from jaxlm.config.mixture import Mixture
 from jaxlm.config.objective import LM
+from jaxlm.config.steps import Span
 from jaxlm.objectives import Prepared
 from jaxlm.tokens.loader import Loader, Stage, Stream
 from jaxlm.tokens.store import ArrayWriter, TokenArray, array_metadata, array_spec, context
 from jaxlm.tokens.tokenizer import ByteTokenizer
+from jaxlm.tokens.weights import Kept
 
 SEQ_LEN = 2048
 DOCUMENT = 1000
@@ -57,11 +60,11 @@ def write_large_store(folder: Path) -> None:
 
 def loader(folder: Path, batch: int) -> Loader:
     """A loader of two streams over one array, three to one."""
-    streams = [
-        Stream(name, TokenArray(folder, "train/tokens", context(threads=1))) for name in ("a", "b")
-    ]
+    array = TokenArray(folder, "train/tokens", context(threads=1))
+    streams = [Stream(Kept(name, name, {}, 1.0, array.length), array) for name in ("a", "b")]
+    mixture, steps = Mixture(weights={"a": 3.0, "b": 1.0}), Span(0, 0, 1, batch, SEQ_LEN, 0)
     objective = Prepared(LM(), kind="decoder", seq_len=SEQ_LEN, vocabulary=VOCABULARY, seed=0)
-    return Loader(streams, [Stage(1, batch, [0.75, 0.25], objective)], seed=0)
+    return Loader(streams, [Stage(None, (steps,), mixture, "random", objective)], seed=0)
 
 
 def resident() -> float:

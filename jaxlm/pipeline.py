@@ -228,7 +228,8 @@ STAGES = (
     Stage(
         "tokenize",
         lambda config, workdir: [
-            _without(config.data, "seq_len", "curriculum", "split_by", "sort_by"), config.seed,
+            _without(config.data, "seq_len", "mixture", "curriculum", "split_by", "sort_by"),
+            config.seed,
             _of_corpus(workdir), _read(workdir.tokenizer / "manifest.json")["hash"],
             *([_plain(config.data.split_by)] if config.data.split_by else []),
             *([config.data.sort_by] if config.data.sort_by else []),

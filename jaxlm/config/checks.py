@@ -1,10 +1,12 @@
 """Combinations of keys that cannot work, found before anything runs."""
 
+import math
 from collections.abc import Callable
 
 from jaxlm.config.architecture import Problem, misfits
 from jaxlm.config.data import Stage
 from jaxlm.config.lengths import layout
+from jaxlm.config.mixture_checks import mixtures
 from jaxlm.config.objective import components
 from jaxlm.config.objective_checks import unfit, unlike
 from jaxlm.config.position import Learned, Position, RelativeBias, longest
@@ -20,9 +22,7 @@ def impossible(config: Config) -> list[Problem]:
     """Every impossible combination that shows without knowing the devices."""
     train = config.train
     found = _repeated([source.name for source in config.sources], "sources", "sources")
-    if config.sources and not any(source.weight for source in config.sources):
-        message = "sources.0.weight: every source has weight 0; nothing is left to train on"
-        found.append((["sources.0.weight"], message))
+    found += mixtures(config)
     found += _split(config)
     if config.data.curriculum:
         found += _curriculum(config)
@@ -81,15 +81,8 @@ def _curriculum(config: Config) -> list[Problem]:
                 [f"train.{key}", "data.curriculum"],
                 f"train.{key}: data.curriculum says how long the run is; leave this out (or null)",
             ))  # fmt: skip
-    names = [source.name for source in config.sources]
     for index, stage in enumerate(config.data.curriculum):
         at = f"data.curriculum.{index}"
-        for name in stage.weights or ():
-            if names and name not in names:
-                found.append((
-                    [f"{at}.weights.{name}"],
-                    f"{at}.weights: no source is named {name!r}; there are {', '.join(names)}",
-                ))  # fmt: skip
         if stage.position and _parameters(stage.position) != _parameters(config.model.position):
             found.append((
                 [f"{at}.position", "model.position"],
@@ -273,11 +266,18 @@ def _unstaged(config: Config, stages: int, rows: int) -> list[Problem]:
         ["mesh.schedule", "model.kind"],
         "1f1b is for models of one stack; choose gpipe or interleaved",
     )
-    count = train.batch_size // (train.microbatch_size or train.batch_size)
+    refuse_if(
+        train.batch_ramp is not None and mesh.schedule != "1f1b",
+        ["train.batch_ramp", "mesh.schedule"],
+        f"{mesh.schedule} takes the same number of microbatches each step; choose 1f1b, or leave "
+        "the ramp out",
+    )
+    smallest = train.batch_ramp.start if train.batch_ramp else train.batch_size
+    count = min(smallest, train.batch_size) // (train.microbatch_size or train.batch_size)
     fitting = [
         size
-        for size in range(rows, train.batch_size // stages + 1, rows)
-        if train.batch_size % size == 0
+        for size in range(rows, smallest // stages + 1, rows)
+        if math.gcd(train.batch_size, smallest) % size == 0
     ]
     refuse_if(
         count < stages,

@@ -6,11 +6,13 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from jaxlm.config.base import Section
+from jaxlm.config.mixture import Mixture
 from jaxlm.config.objective import Objectives
 from jaxlm.config.optim import Schedule
 from jaxlm.config.position import Position
 
 type Length = Annotated[int, Field(ge=2, le=1 << 24)]
+type Order = Literal["random", "ascending", "descending"] | tuple[str, ...]
 type FieldName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}$")]
 VALUE = r"^[A-Za-z0-9_.+#-]{1,32}$"
 
@@ -53,8 +55,13 @@ class Stage(Section):
     """Takes the place of train.batch_size."""
     microbatch_size: PositiveInt | None = None
     """Takes the place of train.microbatch_size."""
-    weights: Annotated[dict[str, PositiveFloat], Field(min_length=1)] | None = None
-    """Weights of sources by name; a source that is not named takes no part."""
+    mixture: Mixture | None = None
+    """Takes the place of the whole of data.mixture."""
+    order: Order = "random"
+    """Of the text of each source: shuffled, or as data.sort_by has it (from short to long, from
+    simple to hard), or backwards; of a part of an epoch the part is drawn first, and then sorted. A
+    list of sources or tags, as in data.mixture.weights: one after the other, each with its whole
+    share."""
     objective: Objectives | None = None
     """Takes the place of `objective`."""
     position: Position | None = None
@@ -76,6 +83,8 @@ class Stage(Section):
 class Data(Section):
     """How token ids are stored and become batches."""
 
+    mixture: Mixture = Mixture()
+    """How much of each source is seen."""
     seq_len: Length = 1024
     """Tokens of one sequence."""
     curriculum: tuple[Stage, ...] = ()

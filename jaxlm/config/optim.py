@@ -1,6 +1,6 @@
 """The `optimizer` section: update rule, schedule, clipping, decay."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     BeforeValidator,
@@ -9,6 +9,7 @@ from pydantic import (
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
+    model_validator,
 )
 
 from jaxlm.config.base import Section
@@ -24,6 +25,8 @@ class Schedule(Section):
     """Shape of the decay after the warm-up."""
     warmup_steps: NonNegativeInt = 100
     """Steps of linear warm-up from 0 to learning_rate."""
+    warmup_tokens: PositiveInt | None = None
+    """Takes the place of warmup_steps; the schedule then goes by tokens, see decay_tokens."""
     start: NonNegativeInt = 0
     """Steps of the run, or of its stage, before the schedule begins; warmup_steps and decay_steps
     are counted from there, and until then the rate is 0."""
@@ -31,6 +34,20 @@ class Schedule(Section):
     """Lowest rate as a share of learning_rate."""
     decay_steps: PositiveInt | None = None
     """Step at which the floor is reached; null: the last step of the run."""
+    decay_tokens: PositiveInt | None = None
+    """Takes the place of decay_steps. With this or warmup_tokens the schedule goes by tokens of the
+    run, also where keys say steps: a step of a small batch (train.batch_ramp) moves it less."""
+
+    @property
+    def by_tokens(self) -> bool:
+        """Whether it goes by tokens and not by steps."""
+        return self.warmup_tokens is not None or self.decay_tokens is not None
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.decay_steps is not None and self.decay_tokens is not None:
+            raise ValueError("give either decay_steps or decay_tokens")
+        return self
 
 
 class _Optimizer(Section):

@@ -6,11 +6,12 @@ from pydantic import Field
 
 from jaxlm.config.base import Section
 from jaxlm.config.corpus import Prepare, Source
-from jaxlm.config.data import Data, Stage
+from jaxlm.config.data import Data
 from jaxlm.config.lengths import needed, sentinel
 from jaxlm.config.model import Model
 from jaxlm.config.objective import FIM, LM, Objectives
 from jaxlm.config.optim import AdamW, Optimizer
+from jaxlm.config.steps import Length, Span, spans_of
 from jaxlm.config.tokens import Tokenizer
 from jaxlm.config.train import Checkpoint, Eval, Logging, Mesh, Recovery, Train
 from jaxlm.errors import UsageError
@@ -82,25 +83,32 @@ class Config(Section):
         return found[0] if found else None
 
     @property
-    def steps(self) -> int:
-        """Optimizer steps of the run, from the curriculum, train.steps or train.tokens.
+    def spans(self) -> tuple[Span, ...]:
+        """The steps of the run with their batches, from the curriculum, train.steps or
+        train.tokens. Of a stage's config they are not those of its run.
 
-        Raises UsageError where none is given, as in a config that only prepares text.
+        Raises UsageError where no length is given, as in a config that only prepares text.
         """
-        if self.data.curriculum:
-            return sum(map(self.steps_of, self.data.curriculum))
-        if self.train.steps is not None:
-            return self.train.steps
-        if self.train.tokens is None:
-            raise UsageError("train.steps: give either train.steps or train.tokens to train")
-        return -(-self.train.tokens // (self.train.batch_size * self.data.seq_len))
+        train, data = self.train, self.data
+        lengths = [
+            Length(
+                stage.steps,
+                stage.tokens,
+                stage.batch_size or train.batch_size,
+                stage.seq_len or data.seq_len,
+            )
+            for stage in data.curriculum
+        ]
+        if not lengths:
+            if train.steps is None and train.tokens is None:
+                raise UsageError("train.steps: give either train.steps or train.tokens to train")
+            lengths = [Length(train.steps, train.tokens, train.batch_size, data.seq_len)]
+        return spans_of(lengths, train.batch_ramp, train.batch_size)
 
-    def steps_of(self, stage: Stage) -> int:
-        """Optimizer steps of a stage of the curriculum."""
-        if stage.tokens is None:
-            return stage.steps or 0
-        batch_size = stage.batch_size or self.train.batch_size
-        return -(-stage.tokens // (batch_size * (stage.seq_len or self.data.seq_len)))
+    @property
+    def steps(self) -> int:
+        """Optimizer steps of the run. Raises UsageError where no length is given."""
+        return self.spans[-1].last
 
 
 def json_schema() -> dict[str, Any]:

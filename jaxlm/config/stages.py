@@ -2,9 +2,12 @@
 
 from typing import Any, NamedTuple
 
-from jaxlm.config.data import Stage
+from jaxlm.config.data import Order, Stage
 from jaxlm.config.optim import Muon
 from jaxlm.config.schema import Config
+from jaxlm.config.steps import Span
+
+TAKEN_OUT = ("tokens", "batch_ramp")
 
 
 class Resolved(NamedTuple):
@@ -18,7 +21,11 @@ class Resolved(NamedTuple):
     """Number of its last step, from 1: the steps of the run up to its end."""
     config: Config
     """The run's config with the stage's values in their places and no curriculum. Its length is
-    that of the run. A source that takes no part has weight 0."""
+    that of the run; train.batch_ramp is null where all steps are of one size."""
+    order: Order
+    """Of its text."""
+    spans: tuple[Span, ...]
+    """Its steps."""
 
 
 def stages(config: Config) -> list[Resolved]:
@@ -26,14 +33,15 @@ def stages(config: Config) -> list[Resolved]:
 
     Raises UsageError where the config has no length.
     """
+    spans = config.spans
     if not config.data.curriculum:
-        return [Resolved(None, 0, config.steps, config)]
+        return [Resolved(None, 0, spans[-1].last, config, "random", spans)]
     found: list[Resolved] = []
-    first = 0
-    for stage in config.data.curriculum:
-        last = first + config.steps_of(stage)
-        found.append(Resolved(stage.name, first, last, _config_of(config, stage, first, last)))
-        first = last
+    for number, stage in enumerate(config.data.curriculum):
+        own = tuple(span for span in spans if span.stage == number)
+        first, last = own[0].first, own[-1].last
+        of_stage = _config_of(config, stage, own, spans[-1].last)
+        found.append(Resolved(stage.name, first, last, of_stage, stage.order, own))
     return found
 
 
@@ -46,51 +54,46 @@ def config_at(config: Config, step: int) -> Config:
     return next((stage.config for stage in found if step <= stage.last), found[-1].config)
 
 
-def _config_of(config: Config, stage: Stage, first: int, last: int) -> Config:
+def _config_of(config: Config, stage: Stage, spans: tuple[Span, ...], steps: int) -> Config:
+    grows = len(spans) > 1
     changes: dict[str, dict[str, Any]] = {
-        "data": {"curriculum": (), "seq_len": stage.seq_len},
+        "data": {"curriculum": (), "seq_len": stage.seq_len, "mixture": stage.mixture},
         "train": {
-            "steps": config.steps, "tokens": None, "batch_size": stage.batch_size,
+            "steps": steps, "tokens": None, "batch_size": stage.batch_size,
             "microbatch_size": stage.microbatch_size,
+            "batch_ramp": config.train.batch_ramp if grows else None,
         },
         "model": {"position": stage.position},
         "tokenizer": {"specials": config.specials},  # those of all stages, and so the same ids
-        "optimizer": _rates(config, stage, first, last),
+        "optimizer": _rates(config, stage, spans),
     }  # fmt: skip
     update: dict[str, Any] = {
         name: getattr(config, name).model_copy(
             # null stands for the value of the run, except where the run's own is taken out
-            update={k: v for k, v in values.items() if v is not None or k == "tokens"}
+            update={k: v for k, v in values.items() if v is not None or k in TAKEN_OUT}
         )
         for name, values in changes.items()
     }
     if stage.objective is not None:
         update["objective"] = stage.objective
-    if stage.weights is not None:
-        update["sources"] = tuple(
-            source.model_copy(update={"weight": stage.weights.get(source.name, 0.0)})
-            for source in config.sources
-        )
     return config.model_copy(update=update)
 
 
-def _rates(config: Config, stage: Stage, first: int, last: int) -> dict[str, Any]:
+def _rates(config: Config, stage: Stage, spans: tuple[Span, ...]) -> dict[str, Any]:
     """Keys of the optimizer in a stage with a peak or a schedule of its own."""
     if stage.learning_rate is None and stage.schedule is None:
         return {}
     optimizer = config.optimizer
     peak = stage.learning_rate or optimizer.learning_rate
     schedule = stage.schedule or optimizer.schedule
-    length = max(last - first - schedule.start, schedule.warmup_steps, 1)
+    first = spans[0].first
+    update = {"start": first + schedule.start}
+    if schedule.decay_tokens is None:
+        length = max(spans[-1].last - first - schedule.start, schedule.warmup_steps, 1)
+        update["decay_steps"] = schedule.decay_steps or length
     rates: dict[str, Any] = {
-        "learning_rate": peak,
-        "schedule": schedule.model_copy(
-            update={
-                "start": first + schedule.start,
-                "decay_steps": schedule.decay_steps or length,
-            }
-        ),
-    }
+        "learning_rate": peak, "schedule": schedule.model_copy(update=update)
+    }  # fmt: skip
     if isinstance(optimizer, Muon):
         rates["adam_learning_rate"] = optimizer.adam_learning_rate * peak / optimizer.learning_rate
     return rates

@@ -1,10 +1,23 @@
 """The sections of a training run: train, mesh, checkpoint, recovery, eval, logging."""
 
-from typing import Annotated, Literal
+import math
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
 from jaxlm.config.base import Section
+
+
+class BatchRamp(Section):
+    """Batches that grow over the first tokens of a run, by the same number of sequences each time
+    (GPT-3, Brown et al. 2020, appendix B). Each size lasts for as many tokens as the others."""
+
+    start: PositiveInt
+    """Sequences of the first step."""
+    increment: PositiveInt
+    """Sequences more at a time, until train.batch_size is reached."""
+    tokens: PositiveInt
+    """Tokens of the run before steps have train.batch_size sequences."""
 
 
 class Train(Section):
@@ -21,6 +34,8 @@ class Train(Section):
     """Sequences a step, over all devices."""
     microbatch_size: PositiveInt | None = None
     """Sequences whose activations are held at once; null: the whole batch."""
+    batch_ramp: BatchRamp | None = None
+    """Smaller batches at the beginning, as more microbatches a step; nothing is compiled anew."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     """Type of activations and products; parameters stay fp32. fp16 scales the loss, and passes over
     steps whose gradients overflow."""
@@ -30,6 +45,25 @@ class Train(Section):
     """Compile each block by itself: faster steps on a CPU, longer compilation."""
     loss_chunk: PositiveInt = 1024
     """Tokens a device whose logits exist at once in the loss."""
+
+    @model_validator(mode="after")
+    def _check_ramp(self) -> Self:
+        ramp, size = self.batch_ramp, self.batch_size
+        if ramp is None:
+            return self
+        if ramp.start >= size or (size - ramp.start) % ramp.increment:
+            raise ValueError(
+                f"batch_ramp: from {ramp.start} sequences by {ramp.increment} at a time the batch "
+                f"does not reach batch_size {size}; batch_size - start is to be a multiple of "
+                "increment"
+            )
+        largest = math.gcd(ramp.start, ramp.increment)
+        if self.microbatch_size is None or largest % self.microbatch_size:
+            raise ValueError(
+                f"batch_ramp: batches grow by whole microbatches; give microbatch_size {largest} "
+                "or a divisor of it"
+            )
+        return self
 
 
 AXES = ("data", "fsdp", "stage", "tensor", "context")

@@ -21,7 +21,8 @@ type Scores = dict[str, dict[str, float]]
 
 
 def evaluate(config: Config, workdir: Workdir, params: Transformer, tokenizer: Tokenizer) -> Scores:
-    """Scores of each stream of the store (a source, or a part of one) with validation documents, and of all together under "all".
+    """Scores of each stream of the store (a source, or a part of one) with validation documents, and
+    of all together under "all".
 
     config: without a curriculum (jaxlm/config/stages.py); its objective says what is predicted.
     loss: nats a target token, over every target of the split; perplexity: its exponential;

@@ -1,5 +1,6 @@
 """The update rule of a config."""
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, Literal
 
@@ -8,23 +9,25 @@ import jax.numpy as jnp
 import optax
 
 from jaxlm.config.optim import Adafactor, AdamW, Muon
+from jaxlm.config.steps import Span
 from jaxlm.optim.muon import scale_by_muon
 from jaxlm.optim.schedule import make_schedule
 
 
 def make_optimizer(
-    optimizer: AdamW | Adafactor | Muon, steps: int, inputs: Any
+    optimizer: AdamW | Adafactor | Muon, steps: int, inputs: Any, spans: Sequence[Span] = ()
 ) -> optax.GradientTransformation:
     """Clipping, the rule, decoupled weight decay on matrices, the learning rate, in this order.
 
-    steps: length of the run, for the schedule. inputs: a tree in the structure of the parameters
-    that holds, for each, how many of its axes (those before the last outputs) a product contracts
-    with; 0 for what is no matrix (norms, biases) and gets no decay, and -1 for tables that are
-    looked up and the head: they decay under AdamW and Adafactor; Muon leaves them to Adam.
+    steps: length of the run, for the schedule; spans: its batches, where that goes by tokens.
+    inputs: a tree in the structure of the parameters that holds, for each, how many of its axes
+    (those before the last outputs) a product contracts with; 0 for what is no matrix (norms,
+    biases) and gets no decay, and -1 for tables that are looked up and the head: they decay under
+    AdamW and Adafactor; Muon leaves them to Adam.
     """
     kept = partial(_kept_in, optimizer.state_dtype)
     matrices = jax.tree.map(lambda count: count != 0, inputs)
-    schedule = make_schedule(optimizer.schedule, optimizer.learning_rate, steps)
+    schedule = make_schedule(optimizer.schedule, optimizer.learning_rate, steps, spans)
     decay = optax.add_decayed_weights(optimizer.weight_decay, mask=matrices)
     match optimizer:
         case AdamW():
@@ -49,7 +52,9 @@ def make_optimizer(
                 optax.scale_by_learning_rate(schedule),
             )
         case Muon():
-            adam_schedule = make_schedule(optimizer.schedule, optimizer.adam_learning_rate, steps)
+            adam_schedule = make_schedule(
+                optimizer.schedule, optimizer.adam_learning_rate, steps, spans
+            )
             adam = optax.chain(
                 kept(optax.scale_by_adam(optimizer.b1, optimizer.b2, optimizer.eps)),
                 optax.scale_by_learning_rate(adam_schedule),

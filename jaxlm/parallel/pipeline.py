@@ -125,7 +125,7 @@ def one_forward_one_backward(
     loss: Callable[[jax.Array, Any], tuple[jax.Array, Any, Any]],
     back: Callable[[jax.Array, Any], Any],
     gradients: Any,
-    microbatches: int,
+    microbatches: int | jax.Array,
 ) -> tuple[jax.Array, Any, Any]:
     """1F1B (Narayanan et al. 2019) in lockstep: the loss, the gradients of the weights, [S, ...],
     and those of the rest.
@@ -139,6 +139,7 @@ def one_forward_one_backward(
         the rest and that for x.
     back: from the number of a microbatch and the gradient for what feed gave to that for the rest.
     gradients: of the rest, where they begin.
+    microbatches: M; one that is known when the program is made gives loops of known length.
     """
     S, M = shards("layers"), microbatches
     number_S, R = stage_numbers(), 2 * S - 1
@@ -160,13 +161,13 @@ def one_forward_one_backward(
         rest = jax.tree.map(jnp.add, rest, back(first, _of_stage(number_S, 0, dx)))
         return grown, rest, dx
 
-    def both(carry: Any, t: jax.Array) -> tuple[Any, None]:
+    def both(t: jax.Array, carry: Any) -> Any:
         ahead, (grown, rest, dx), total = carry
         ahead = forward(ahead, t)
         (x, _), ring = ahead
         nats, more, dlast = loss(t - (S - 1), _of_stage(number_S, S - 1, x))
         rest = jax.tree.map(jnp.add, rest, more)
-        return (ahead, backward((grown, rest, dx), t, ring, dlast), total + nats), None
+        return ahead, backward((grown, rest, dx), t, ring, dlast), total + nats
 
     # not zeros, as in by_turns
     something = jax.tree.map(on_all_stages, feed(jnp.int32(0)))
@@ -175,12 +176,11 @@ def one_forward_one_backward(
     grown = jax.tree.map(no_gradient, weights)
     dx = jax.tree.map(jnp.zeros_like, something[0])
     carry = (ahead, (grown, gradients, dx), jnp.float32(0))
-    carry, _ = jax.lax.scan(both, carry, jnp.arange(S - 1, M + S - 1))
-    (_, ring), growing, total = carry
+    (_, ring), growing, total = jax.lax.fori_loop(S - 1, M + S - 1, both, carry)
     none = jax.tree.map(jnp.zeros_like, _of_stage(number_S, 0, dx))
     growing, _ = jax.lax.scan(
         lambda c, t: (backward(c, t, ring, none), None), growing,
-        jnp.arange(M + S - 1, M + 2 * (S - 1)),
+        M + S - 1 + jnp.arange(S - 1),
     )  # fmt: skip
     return total, growing[0], growing[1]
 

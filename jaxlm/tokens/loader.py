@@ -1,8 +1,9 @@
 """Token store -> batches, as a pure function of the step."""
 
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,14 +11,19 @@ import tensorstore as ts
 from numpy.typing import NDArray
 
 from jaxlm.config import Config
+from jaxlm.config.data import Order
+from jaxlm.config.mixture import Mixture as MixtureConfig
 from jaxlm.config.stages import stages
+from jaxlm.config.steps import Span
 from jaxlm.errors import UserError
 from jaxlm.objectives import Batch, Prepared
-from jaxlm.tokens.mixture import Mixture
-from jaxlm.tokens.order import Order, block_length
+from jaxlm.tokens.examples import Examples, by_skills, decided, fixed
+from jaxlm.tokens.mixture import Mixture, exact
+from jaxlm.tokens.order import GROUP, WindowOrder, block_length
 from jaxlm.tokens.shuffle import key_of
-from jaxlm.tokens.store import Store, TokenArray, shared_weights
+from jaxlm.tokens.store import Store, TokenArray
 from jaxlm.tokens.tokenizer import Tokenizer, load_tokenizer
+from jaxlm.tokens.weights import Kept, by_key, capped, kept_of, weights_of
 from jaxlm.workdir import Workdir
 
 
@@ -25,102 +31,224 @@ from jaxlm.workdir import Workdir
 class Stream:
     """The training tokens of one stream of the store (a source, or a part of one)."""
 
-    name: str
+    kept: Kept
     tokens: TokenArray
 
 
 class Stage(NamedTuple):
     """What a stage of the run asks of the loader."""
 
-    steps: int
-    """How many; the last stage has no end."""
-    batch_size: int
-    weights: list[float]
-    """One a stream; 0: it takes no part."""
+    name: str | None
+    spans: tuple[Span, ...]
+    """Its steps; the last stage has no end."""
+    mixture: MixtureConfig
+    order: Order
     objective: Prepared
+
+    @property
+    def fixed(self) -> bool:
+        """Whether it is known before how many examples of each stream it has."""
+        return self.mixture.dynamic is None
+
+    @property
+    def where(self) -> str:
+        """Its mixture, for messages."""
+        return "data.mixture" if self.name is None else f"stage {self.name}: mixture"
+
+
+type Decision = tuple[int, Mapping[str, float]]
+"""Steps of the run before it holds, and the share of each stream that takes part."""
 
 
 class Loader:
     """batch_at(step) for every step, in any order, at the same cost.
 
-    Each source is cut into windows at the objective's stride. The mixture says which source row i
-    of step k comes from and how many examples of it came before; these count through the source's
+    Each stream is cut into windows at the objective's stride. The mixture says which stream row i
+    of step k comes from and how many examples of it came before; these count through the stream's
     windows in an order that is shuffled anew in each epoch (jaxlm/tokens/order.py). The end of a
-    source, which fills no window, is not used. What is drawn for an example depends on the seed,
-    its source and how many examples of the source came before it in the run, and so does, in an
+    stream, which fills no window, is not used. What is drawn for an example depends on the seed,
+    its stream and how many examples of the stream came before it in the run, and so does, in an
     exact cycle, which of several objectives it takes.
     """
 
-    def __init__(self, streams: list[Stream], stages: list[Stage], *, seed: int) -> None:
-        """Raises UserError where sources are too short."""
-        self._streams, self._stages = streams, stages
-        self._first = np.cumsum([0, *(stage.steps for stage in stages[:-1])]).tolist()
-        self._sources = [np.flatnonzero(stage.weights) for stage in stages]
-        self._mixtures = [
-            Mixture([stage.weights[source] for source in sources])
-            for stage, sources in zip(stages, self._sources, strict=True)
-        ]
+    def __init__(
+        self,
+        streams: list[Stream],
+        stages: list[Stage],
+        *,
+        seed: int,
+        decisions: Sequence[Decision] = (),
+    ) -> None:
+        """decisions: changes of the mixture while the run goes on, in order; each holds for the
+        rest of its stage, and for stages behind it with the same mixture.
+
+        Raises UserError where sources are too short, a mixture names what is not there, or there is
+        less text than max_epochs allows to be read.
+        """
+        self.names = [stream.kept.name for stream in streams]
+        self._streams, self._stages, self._seed = streams, stages, seed
+        self._decisions = tuple(decisions)
+        self._first = [stage.spans[0].first for stage in stages]
+        kept = [stream.kept for stream in streams]
+        weights = [weights_of(stage.mixture, kept, stage.where) for stage in stages]
+        self._blocks = self._lay_out(weights)
         self._components = [
             Mixture(stage.objective.weights) if len(stage.objective.weights) > 1 else None
             for stage in stages
         ]
-        # examples of each source before each stage, and after the last one
-        self._before = np.zeros((len(stages) + 1, len(streams)), np.int64)
-        for k, stage in enumerate(stages):
-            self._before[k + 1] = self._before[k]
-            examples = self._mixtures[k].before(stage.steps * stage.batch_size)
-            self._before[k + 1, self._sources[k]] += examples
-        self._draws = [np.uint64(key_of("examples", stream.name)) for stream in streams]
-        self._orders: list[dict[int, Order]] = [{} for _ in stages]
-        short: list[str] = []
-        for source, stream in enumerate(streams):
-            short += self._lay_out(source, stream, seed)
+        self._draws = [np.uint64(key_of("examples", stream.kept.name)) for stream in streams]
+        self._examples: list[Examples] = []
+        self._orders: list[dict[int, WindowOrder]] = []
+        # examples of each stream before each stage, and blocks that they took
+        self._before = [np.zeros(len(streams), np.int64)]
+        self._begin = [np.zeros(len(streams), np.int64)]
+        for k in range(len(stages)):
+            self._add_stage(k, weights)
+        # tokens of each stream that are read before one is read again, int64 [S]
+        self.epoch_S = np.array([length * count for length, count in self._blocks], np.int64)
+
+    def changed(self, step: int, shares: Mapping[str, float]) -> "Loader":
+        """The loader whose mixture has these shares behind so many steps of the run."""
+        decisions = [*self._decisions, (step, shares)]
+        return Loader(self._streams, self._stages, seed=self._seed, decisions=decisions)
+
+    def _lay_out(self, weights: list[list[Fraction]]) -> list[tuple[int, int]]:
+        """Tokens of a block of each stream, and how many blocks it has."""
+        found, short = [], []
+        for source, stream in enumerate(self._streams):
+            used = [
+                stage.objective
+                for stage, shares in zip(self._stages, weights, strict=True)
+                if shares[source]
+            ]
+            if not used:
+                found.append((1, stream.tokens.length))
+                continue
+            block = block_length([o.stride for o in used], stream.tokens.length)
+            needed = block + max(objective.window - objective.stride for objective in used)
+            blocks = 1 + (stream.tokens.length - needed) // block
+            found.append((block, blocks))
+            if blocks < 1:
+                short.append(
+                    f"source {stream.kept.name}: {stream.tokens.length} tokens to train on do not "
+                    f"fill one sequence, which takes {needed}; lower data.seq_len, or bring more "
+                    "text"
+                )
         if short:
             raise UserError(short)
+        return found
 
-    def _lay_out(self, source: int, stream: Stream, seed: int) -> list[str]:
-        """Find the orders of a source's windows in all stages; returns what is wrong."""
-        parts = [k for k, stage in enumerate(self._stages) if stage.weights[source]]
-        if not parts:
-            return []
-        objectives = [self._stages[k].objective for k in parts]
-        block = block_length([o.stride for o in objectives], stream.tokens.length)
-        needed = block + max(objective.window - objective.stride for objective in objectives)
-        blocks = 1 + (stream.tokens.length - needed) // block
-        if blocks < 1:
-            return [
-                f"source {stream.name}: {stream.tokens.length} tokens to train on do not fill one "
-                f"sequence, which takes {needed}; lower data.seq_len, or bring more text"
-            ]
-        begin = 0
-        for k, objective in zip(parts, objectives, strict=True):
-            examples = int(self._before[k + 1, source] - self._before[k, source])
-            taken = -(-examples // (block // objective.stride))
-            self._orders[k][source] = Order(
+    def _add_stage(self, k: int, weights: list[list[Fraction]]) -> None:
+        """Find the examples of a stage and the orders of its windows, behind those before it."""
+        stage, own = self._stages[k], weights[k]
+        if k and stage.mixture == self._stages[k - 1].mixture and self._decisions:
+            own = self._decided_before(k) or own
+        per_block = [block // stage.objective.stride for block, _ in self._blocks]
+        count = sum((span.last - span.first) * span.batch_size for span in stage.spans)
+        if stage.mixture.caps is not None:
+            own = self._capped(k, own, per_block, count)
+        if isinstance(stage.order, tuple):
+            segments = by_skills(own, self._skills(stage, own), count)
+        else:
+            segments = fixed(own)
+        examples = Examples(stage.spans, segments)
+        for step, shares in self._decisions:
+            if self._stage_at(step) == k:
+                changed = [exact(shares.get(name, 0.0)) for name in self.names]
+                examples.segments = decided(examples.segments, examples.before(step), changed)
+        self._examples.append(examples)
+        totals, begin = examples.totals(), self._begin[-1]
+        open_ended = k == len(self._stages) - 1
+        taken = np.zeros_like(begin)
+        orders: dict[int, WindowOrder] = {}
+        for source in np.flatnonzero([weight > 0 for weight in own]).tolist():
+            block, blocks = self._blocks[source]
+            name = self.names[source]
+            order = WindowOrder(
                 blocks,
                 block,
-                objective.stride,
-                begin,
-                None if k == len(self._stages) - 1 else taken,
-                key_of(seed, "shuffle", stream.name),
-                key_of(seed, "shuffle windows", stream.name, k),
+                stage.objective.stride,
+                int(begin[source]),
+                None,
+                key_of(self._seed, "shuffle", name),
+                key_of(self._seed, "shuffle windows", name, k),
+                blocks if stage.fixed else GROUP,
+                stage.order if stage.order in ("ascending", "descending") else None,
             )
-            begin += taken
-        return []
+            known = stage.fixed and (order.sort or not open_ended)
+            if known:
+                order = order._replace(taken=-(-int(totals[source]) // order.per_block))
+            taken[source] = order.blocks_of(int(totals[source]))
+            orders[source] = order
+        self._orders.append(orders)
+        self._before.append(self._before[-1] + totals)
+        self._begin.append(begin + taken)
 
-    @property
-    def names(self) -> list[str]:
-        """The streams, in the order of their numbers."""
-        return [stream.name for stream in self._streams]
+    def _decided_before(self, k: int) -> list[Fraction] | None:
+        """What was last decided in the stage before, where anything was."""
+        first, last = self._first[k - 1], self._first[k]
+        found = [shares for step, shares in self._decisions if first <= step < last]
+        return [exact(found[-1].get(name, 0.0)) for name in self.names] if found else None
+
+    def _capped(
+        self, k: int, weights: list[Fraction], per_block: list[int], count: int
+    ) -> list[Fraction]:
+        """The weights of a stage with which no stream is read more often than it may be."""
+        stage, caps = self._stages[k], self._stages[k].mixture.caps
+        kept = [stream.kept for stream in self._streams]
+        most: list[float | None] = [None] * len(kept)
+        if isinstance(caps, dict):
+            keys, problems = by_key(caps, kept, f"{stage.where}.max_epochs")
+            if problems:
+                raise UserError(problems)
+            most = [None if key is None else caps[key] for key in keys]
+        else:
+            most = [caps] * len(kept)
+        room = [
+            None if cap is None else max(int(exact(cap) * blocks) - int(begin), 0) * per
+            for cap, (_, blocks), begin, per in zip(
+                most, self._blocks, self._begin[-1], per_block, strict=True
+            )
+        ]
+        found = capped(weights, room, count)
+        if found is None:
+            used = [s for s, weight in enumerate(weights) if weight]
+            once = sum(self._blocks[s][1] * per_block[s] for s in used)
+            stride = stage.objective.stride
+            raise UserError(
+                f"{stage.where}: {count * stride:,} tokens are more than max_epochs leaves, "
+                f"{sum(room[s] or 0 for s in used) * stride:,}; they would take "
+                f"{count / once:.2f} epochs of {', '.join(self.names[s] for s in used)}; make it "
+                "shorter, raise max_epochs or bring more text"
+            )
+        return found
+
+    def _skills(self, stage: Stage, weights: list[Fraction]) -> list[list[int]]:
+        """The streams of each skill that stage.order lists."""
+        assert isinstance(stage.order, tuple)
+        where = f"stage {stage.name}: order"
+        keys, problems = by_key(stage.order, [stream.kept for stream in self._streams], where)
+        problems += [
+            f"{where}: {name} is in the mixture and not in the list; add it"
+            for name, key, weight in zip(self.names, keys, weights, strict=True)
+            if weight and key is None
+        ]
+        if problems:
+            raise UserError(problems)
+        return [[s for s, found in enumerate(keys) if found == key] for key in stage.order]
 
     @property
     def weights(self) -> list[float]:
-        """Of the streams, in the first stage."""
-        return self._stages[0].weights
+        """Shares of the streams at the beginning of the run."""
+        part = self._examples[0].segments[0]
+        found = np.zeros(len(self.names))
+        found[part.sources] = np.array(part.counts) / sum(part.counts)
+        return found.tolist()
 
     def with_weights(self, weights: Sequence[float], *, seed: int) -> "Loader":
         """The same streams in other proportions in every stage, and in the order of this seed."""
-        stages = [stage._replace(weights=list(weights)) for stage in self._stages]
+        mixture = MixtureConfig(weights=dict(zip(self.names, weights, strict=True)))
+        stages = [stage._replace(mixture=mixture) for stage in self._stages]
         return Loader(self._streams, stages, seed=seed)
 
     def batch_at(self, step: int, rows: slice = slice(None)) -> Batch[NDArray[Any]]:
@@ -130,14 +258,14 @@ class Loader:
         """
         k = self._stage_at(step)
         objective, components = self._stages[k].objective, self._components[k]
-        source_B, place_B = self._examples(step, rows)
+        source_B, place_B = self._at(step, rows)
         windows_BW = np.empty((len(source_B), objective.window), self._streams[0].tokens.dtype)
         number_B, component_B = place_B.copy(), None if components is None else place_B.copy()
         reads = []
         with ts.Batch() as batch:
             for source in np.unique(source_B):
                 row = np.flatnonzero(source_B == source)
-                count = self._before[k, source] + place_B[row]
+                count = self._before[k][source] + place_B[row]
                 number_B[row] = (count.astype(np.uint64) + self._draws[source]).view(np.int64)
                 if components is not None and component_B is not None:
                     component_B[row] = components(count)[0]
@@ -150,8 +278,8 @@ class Loader:
         return objective(windows_BW, number_B, component_B)
 
     def sources_at(self, step: int) -> NDArray[np.int64]:
-        """The source of each row of a step, as its number in `names`, int64 [B]."""
-        return self._examples(step, slice(None))[0]
+        """The stream of each row of a step, as its number in `names`, int64 [B]."""
+        return self._at(step, slice(None))[0]
 
     def read_at(self, step: int) -> NDArray[np.int64]:
         """Stored tokens of each source that a step takes up, int64 [sources]."""
@@ -161,17 +289,16 @@ class Loader:
     def _stage_at(self, step: int) -> int:
         return bisect_right(self._first, step) - 1
 
-    def _examples(self, step: int, rows: slice) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """The source of each row, and how many examples of it came before in the stage."""
-        k = self._stage_at(step)
-        size = self._stages[k].batch_size
-        example_B = (step - self._first[k]) * size + np.arange(size, dtype=np.int64)[rows]
-        part_B, place_B = self._mixtures[k](example_B)
-        return self._sources[k][part_B], place_B
+    def _at(self, step: int, rows: slice) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The stream of each row, and how many examples of it came before in the stage."""
+        examples = self._examples[self._stage_at(step)]
+        return examples.sources(examples.of(step)[rows])
 
 
-def open_loader(config: Config, workdir: Workdir) -> Loader:
+def open_loader(config: Config, workdir: Workdir, decisions: Sequence[Decision] = ()) -> Loader:
     """The training batches of a run, over all its stages.
+
+    decisions: of a dynamic mixture, up to where the run is.
 
     Raises UserError for a store that is broken, too small, of another tokenizer, or whose documents
     are not arranged as the objective wants them.
@@ -189,19 +316,25 @@ def open_loader(config: Config, workdir: Workdir) -> Loader:
             f"{workdir.tokens}: its documents are parted or sorted otherwise than data.split_by "
             "and data.sort_by say; run `jaxlm tokenize` again, or change them back"
         )
-    streams = store.streams([source.name for source in config.sources])
+    by_name = {source.name: source for source in config.sources}
+    streams = [
+        Stream(kept_of(name, size, by_name[size.source]), store.tokens(name, "train"))
+        for name, size in store.streams(list(by_name)).items()
+    ]
     return Loader(
-        [Stream(name, store.tokens(name, "train")) for name in streams],
+        streams,
         [
             Stage(
-                stage.last - stage.first,
-                stage.config.train.batch_size,
-                shared_weights(streams, {s.name: s.weight for s in stage.config.sources}),
+                stage.name,
+                stage.spans,
+                stage.config.data.mixture,
+                stage.order,
                 _prepared(stage.config, tokenizer),
             )
             for stage in stages(config)
         ],
         seed=config.seed,
+        decisions=decisions,
     )
 
 

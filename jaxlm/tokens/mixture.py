@@ -2,6 +2,7 @@
 
 import heapq
 import math
+from collections.abc import Sequence
 from fractions import Fraction
 
 import numpy as np
@@ -19,7 +20,7 @@ class Mixture:
     one (at most 1 - 1 / (2 S - 2) for S sources), hence by less than two within any window.
     """
 
-    def __init__(self, weights: list[float]) -> None:
+    def __init__(self, weights: Sequence[float | Fraction]) -> None:
         """Relative weights, one a source, positive."""
         self.counts = cycle_counts(weights)
         """Examples of each source in a cycle, int64 [S]; their ratio is the mixture."""
@@ -46,15 +47,20 @@ class Mixture:
         return cycle * self.counts + part
 
 
-def cycle_counts(weights: list[float]) -> NDArray[np.int64]:
+def exact(weight: float | Fraction) -> Fraction:
+    """A weight as the decimal that a person wrote."""
+    return weight if isinstance(weight, Fraction) else Fraction(repr(float(weight)))
+
+
+def cycle_counts(weights: Sequence[float | Fraction]) -> NDArray[np.int64]:
     """Whole numbers in the ratio of the weights, int64 [S].
 
     Exact where the weights, read as the decimals that a person wrote, have a common denominator
     up to 65536. Otherwise shares are rounded (largest remainder) to 1/65536, or finer, to
     1/1048576, where a source would get fewer than 16 slots; each source gets one at least.
     """
-    exact = [Fraction(repr(float(weight))) for weight in weights]
-    whole = [int(part * math.lcm(*(p.denominator for p in exact))) for part in exact]
+    parts = [exact(weight) for weight in weights]
+    whole = [int(part * math.lcm(*(p.denominator for p in parts))) for part in parts]
     whole = [number // math.gcd(*whole) for number in whole]
     total = sum(whole)
     if total <= SHORT_CYCLE:

@@ -311,17 +311,6 @@ class Store:
         return TokenArray(self.address, f"{stream}/{split}/offsets", self._context)
 
 
-def shared_weights(streams: dict[str, StreamSize], by_source: dict[str, float]) -> list[float]:
-    """The weight of each stream: its source's, by its share of the source's training tokens."""
-    tokens: dict[str, int] = {}
-    for stream in streams.values():
-        tokens[stream.source] = tokens.get(stream.source, 0) + stream.train.tokens
-    return [
-        by_source[stream.source] * (stream.train.tokens / tokens[stream.source])
-        for stream in streams.values()
-    ]
-
-
 class TokenArray:
     """An array of one dimension that is read in many short runs."""
 

@@ -24,6 +24,10 @@ class Ready(NamedTuple):
     """A step's batch on the devices, [M, B, T], and what the host knows of it."""
 
     batch: Batch[jax.Array]
+    microbatches: jax.Array | None
+    """How many of them are computed, int32; None: all."""
+    tokens: int
+    """Places of the rows."""
     targets: int
     """Targets that count."""
     places: int
@@ -32,15 +36,26 @@ class Ready(NamedTuple):
     """Stored tokens that it took up of each source."""
 
 
-def batches(loader: Loader, start: int, stop: int, microbatches: int) -> Iterator[Ready]:
-    """The batches of steps start..stop-1; a thread keeps the next ones ready."""
-    mesh = jax.sharding.get_mesh()  # set for this thread only
+def batches(config: Config, loader: Loader, start: int, stop: int) -> Iterator[Ready]:
+    """The batches of steps start..stop-1; a thread keeps the next ones ready.
+
+    config: without a curriculum, or that of the stage in which the steps are.
+    """
+    train, mesh = config.train, jax.sharding.get_mesh()  # set for this thread only
+    size = train.microbatch_size or train.batch_size
+    everywhere = jax.NamedSharding(mesh, jax.P())
 
     def make(step: int) -> Ready:
         host = loader.batch_at(step)
-        encoder_BS = host.encoder_tokens_BS
+        encoder_BS, rows = host.encoder_tokens_BS, len(host.tokens_BT)
+        microbatches = None
+        if train.batch_ramp is not None:
+            number = np.int32(rows // size)
+            microbatches = jax.make_array_from_callback((), everywhere, lambda _: number)
         return Ready(
-            place(host, microbatches, mesh),
+            place(_filled(host, train.batch_size), train.batch_size // size, mesh),
+            microbatches,
+            rows * config.data.seq_len,
             int(host.weights_BT.sum()),
             host.tokens_BT.size + (0 if encoder_BS is None else encoder_BS.size),
             loader.read_at(step),
@@ -58,6 +73,14 @@ def ahead[Made](make: Callable[[int], Made], start: int, stop: int) -> Iterator[
                 waiting.append(pool.submit(make, step))
             if step >= start + AHEAD:
                 yield waiting.popleft().result()
+
+
+def _filled(host: Batch[NDArray[Any]], rows: int) -> Batch[NDArray[Any]]:
+    """A batch of a ramp with rows of zeros up to the number that all steps have."""
+    missing = rows - len(host.tokens_BT)
+    if not missing:
+        return host
+    return jax.tree.map(lambda a: np.pad(a, ((0, missing), (0, 0))), host)
 
 
 def place(

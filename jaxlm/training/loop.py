@@ -109,6 +109,7 @@ class _Pending(NamedTuple):
     step: int
     stage: _Stage
     figures: dict[str, jax.Array]
+    tokens: int
     record: dict[str, Any] | None
     stop: jax.Array | None
 
@@ -162,7 +163,7 @@ def _train(config: Config, workdir: Workdir, show: Show, score: Score, stop: _St
         def finish(pending: _Pending) -> None:
             """Wait for a step's figures, check them and write its record."""
             figures, rates = _finite(pending.step, pending.figures), pending.stage.rates
-            rates.finished(pending.step)
+            rates.finished(pending.tokens)
             if pending.stop is not None:
                 stop.heard = int(pending.stop)
             if pending.record is not None and metrics is not None:
@@ -184,7 +185,7 @@ def _train(config: Config, workdir: Workdir, show: Show, score: Score, stop: _St
                 pending = None
             key = _dropout_key(stage.resolved.config, step)
             with jax.transfer_guard("disallow"):
-                state, figures = stage.step(state, ready.batch, key)
+                state, figures = stage.step(state, ready.batch, key, ready.microbatches)
             # the figures of the step before are read while this one runs
             if pending is not None:
                 finish(pending)
@@ -199,10 +200,16 @@ def _train(config: Config, workdir: Workdir, show: Show, score: Score, stop: _St
                     "target_tokens": ready.targets,
                     "efficiency": ready.targets / ready.places,
                     "source_tokens": dict(zip(names, read_S.tolist(), strict=True)),
+                    "source_epochs": dict(
+                        zip(names, (read_S / loader.epoch_S).tolist(), strict=True)
+                    ),
+                    "repeated_tokens": int(np.maximum(read_S - loader.epoch_S, 0).sum()),
                 }
+                if config.train.batch_ramp is not None:
+                    record["batch_size"] = ready.tokens // stage.resolved.config.data.seq_len
                 if stage.resolved.name is not None:
                     record["stage"] = stage.resolved.name
-            pending = _Pending(step, stage, figures, record, stop.ask())
+            pending = _Pending(step, stage, figures, ready.tokens, record, stop.ask())
             last = step == total or stop.agreed != 0
             save = last or step % config.checkpoint.every == 0
             if record is not None and scored:
@@ -226,19 +233,20 @@ def _steps(
     config: Config, loader: Loader, params: Transformer, start: int
 ) -> Iterator[tuple[_Stage, int, Ready]]:
     """Every step after `start`, with its stage, its number and its batch."""
+    spans = config.spans
     for resolved in stages(config):
         if start >= resolved.last:
             continue
         own = resolved.config
+        rate = own.optimizer.learning_rate
         stage = _Stage(
             resolved,
-            make_step(own, optimizer_of(own, params)),
-            make_schedule(own.optimizer.schedule, own.optimizer.learning_rate, own.steps),
+            make_step(own, optimizer_of(own, params, spans)),
+            make_schedule(own.optimizer.schedule, rate, spans[-1].last, spans),
             _Rates(own),
         )
         first = max(start, resolved.first)
-        microbatches = own.train.batch_size // (own.train.microbatch_size or own.train.batch_size)
-        coming = batches(loader, first, resolved.last, microbatches)
+        coming = batches(own, loader, first, resolved.last)
         for step, ready in enumerate(coming, first + 1):
             yield stage, step, ready
 
@@ -296,19 +304,18 @@ class _Rates:
     """Speed between logged steps; the first step, which compiles, does not count."""
 
     def __init__(self, config: Config) -> None:
-        self._step_tokens = config.train.batch_size * config.data.seq_len
         self._flops = [flops_per_token(config, causal) for causal in (False, True)]
         self._peak = config.logging.peak_flops or peak_flops()
-        self._since: tuple[int, float] | None = None
-        self._spent = (0, 0.0)
+        self._since: float | None = None
+        self._spent = (0, 0, 0.0)
 
-    def finished(self, step: int) -> None:
-        """A step's result was just read."""
+    def finished(self, tokens: int) -> None:
+        """The result of a step of so many tokens was just read."""
         now = time.perf_counter()
         if self._since is not None:
-            steps, seconds = self._spent
-            self._spent = (steps + step - self._since[0], seconds + now - self._since[1])
-        self._since = (step, now)
+            steps, before, seconds = self._spent
+            self._spent = (steps + 1, before + tokens, seconds + now - self._since)
+        self._since = now
 
     def pause(self) -> None:
         """What happens until the next step is not training."""
@@ -316,11 +323,11 @@ class _Rates:
 
     def take(self) -> dict[str, float | None]:
         """Figures since the last call; None where nothing was timed."""
-        steps, seconds = self._spent
-        self._spent = (0, 0.0)
+        steps, tokens, seconds = self._spent
+        self._spent = (0, 0, 0.0)
         if not steps:
             return dict.fromkeys(("step_time_s", "tokens_per_s", "mfu", "mfu_causal"))
-        speed = steps * self._step_tokens / seconds
+        speed = tokens / seconds
         whole, causal = (
             speed * flops / (self._peak * jax.device_count()) if self._peak else None
             for flops in self._flops

@@ -63,9 +63,16 @@ def loss_by_turns(
 
 
 def loss_one_by_one(
-    config: Config, params: Transformer, batch: Batch[jax.Array], key: jax.Array | None = None
+    config: Config,
+    params: Transformer,
+    batch: Batch[jax.Array],
+    key: jax.Array | None = None,
+    microbatches: jax.Array | None = None,
 ) -> tuple[jax.Array, Transformer]:
-    """The same, and its gradients, where a microbatch goes back as soon as it can; of one stack."""
+    """The same, and its gradients, where a microbatch goes back as soon as it can; of one stack.
+
+    microbatches: how many are computed, S at least; None: all.
+    """
     which, M = _last(config), batch.tokens_BT.shape[0]
     keys, stack = _keys(key, M), getattr(params, which)
     rest = _apart(params, which)
@@ -75,7 +82,7 @@ def loss_one_by_one(
         return _feed(config, rest, which, batch, keys)(m)
 
     def behind(rest: Transformer, x: Any, m: jax.Array) -> jax.Array:
-        one = _microbatch(batch, m)
+        one = microbatch(batch, m)
         x_ND = rest.for_head(config.model, getattr(rest, which).behind(config.model, x[0]))
         return loss_of(config, rest, x_ND, one.targets_BT, one.weights_BT)
 
@@ -88,8 +95,9 @@ def loss_one_by_one(
 
     [weights], unfold = jax.vjp(lambda stack: _turns(stack, 1), stack)
     total, grown, others = one_forward_one_backward(
-        _stage(config, params, which, 1), weights, lambda m: feed(rest, m), loss, back, gradients, M
-    )
+        _stage(config, params, which, 1), weights, lambda m: feed(rest, m), loss, back, gradients,
+        M if microbatches is None else microbatches,
+    )  # fmt: skip
     [layers] = unfold([grown])
     both = jax.tree.map(
         lambda a, b: b if a is None else a, getattr(others, which), layers,
@@ -174,7 +182,7 @@ def _feed(
     model, dtype = config.model, DTYPES[config.train.precision]
 
     def feed(m: jax.Array) -> tuple[Any, Facts]:
-        one = _microbatch(batch, m)
+        one = microbatch(batch, m)
         first = 2
         if which == "encoder" and one.encoder_tokens_BS is not None:
             assert one.encoder_segments_BS is not None
@@ -204,7 +212,8 @@ def _feed(
     return feed
 
 
-def _microbatch(batch: Batch[jax.Array], m: jax.Array) -> Batch[jax.Array]:
+def microbatch(batch: Batch[jax.Array], m: jax.Array) -> Batch[jax.Array]:
+    """Number m of a batch [M, B, T]."""
     return jax.tree.map(lambda a: jax.lax.dynamic_index_in_dim(a, m, keepdims=False), batch)
 
 

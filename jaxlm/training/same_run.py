@@ -10,7 +10,7 @@ from jaxlm.errors import UserError
 # A run goes on from a checkpoint only when these agree: else its examples or arrays would differ.
 SAME = (
     "seed", "sources", "tokenizer", "data", "objective", "model", "optimizer.kind",
-    "train.batch_size", "train.from_checkpoint",
+    "train.batch_size", "train.batch_ramp", "train.from_checkpoint",
 )  # fmt: skip
 # Places of the same things, and how the same thing is computed.
 FREE = (
@@ -26,12 +26,16 @@ def refuse_other_run(was: dict[str, Any], now: dict[str, Any], where: Path) -> N
     was, now: {"config": as JSON, "tokenizer_hash": ..., "store": ...} of the checkpoint and of
     the run that starts.
     """
-    # like train.steps, the length of the last stage may change
-    last = len(now["config"]["data"]["curriculum"]) - 1
-    free = (*FREE, f"data.curriculum.{last}.steps", f"data.curriculum.{last}.tokens")
+    data = now["config"]["data"]
+    last = len(data["curriculum"]) - 1
+    free, same = FREE, SAME
+    if _depends_on_length(data):
+        same = (*SAME, "train.steps", "train.tokens")
+    else:  # like train.steps, the length of the last stage may change
+        free = (*FREE, f"data.curriculum.{last}.steps", f"data.curriculum.{last}.tokens")
     different = [
         f"{where}: {key} was {_short(old)} and is {_short(new)}"
-        for name in SAME
+        for name in same
         for key, old, new in _differences(name, _at(was["config"], name), _at(now["config"], name))
         if not any(fnmatchcase(key, pattern) for pattern in free)
     ]
@@ -41,6 +45,15 @@ def refuse_other_run(was: dict[str, Any], now: dict[str, Any], where: Path) -> N
         different.append(f"{where}: it was trained on other tokens than the store holds now")
     if different:
         raise UserError([*different, "change this back, or choose another workdir for the new run"])
+
+
+def _depends_on_length(data: dict[str, Any]) -> bool:
+    """Whether the examples of the last stage depend on how many it has."""
+    stage = data["curriculum"][-1] if data["curriculum"] else {}
+    mixture = stage.get("mixture") or data.get("mixture", {})
+    unimax = (mixture.get("smoothing") or {}).get("kind") == "unimax"
+    capped = mixture.get("max_epochs") is not None or unimax
+    return capped or stage.get("order", "random") != "random"
 
 
 def _differences(key: str, was: Any, new: Any) -> list[tuple[str, Any, Any]]:

@@ -9,6 +9,7 @@ import optax
 from flax import nnx
 
 from jaxlm.config import Config
+from jaxlm.config.steps import Span
 from jaxlm.models import Transformer
 from jaxlm.optim import make_optimizer, skip_overflows
 from jaxlm.parallel import sharding_of, specs_of
@@ -56,14 +57,20 @@ def shapes_of_params(config: Config) -> Transformer:
     )
 
 
-def optimizer_of(config: Config, params: Transformer) -> optax.GradientTransformation:
-    """The update rule of a config; params may be shapes."""
+def optimizer_of(
+    config: Config, params: Transformer, spans: tuple[Span, ...] | None = None
+) -> optax.GradientTransformation:
+    """The update rule of a config; params may be shapes.
+
+    spans: the steps of the run, where the config is that of one of its stages.
+    """
+    spans = spans or config.spans
     contracted = jax.tree.map(
         lambda leaf: leaf.replace(leaf.inputs),
         params,
         is_leaf=lambda leaf: isinstance(leaf, nnx.Variable),
     )
-    rule = make_optimizer(config.optimizer, config.steps, contracted)
+    rule = make_optimizer(config.optimizer, spans[-1].last, contracted, spans)
     return skip_overflows(rule) if config.train.precision == "fp16" else rule
 
 

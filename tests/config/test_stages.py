@@ -37,8 +37,9 @@ def test_stages_follow_each_other_and_change_what_they_say() -> None:
     config = of(
         {"steps": 10},
         {"tokens": 10_000, "seq_len": 128, "batch_size": 8, "microbatch_size": 2,
-         "weights": {"code": 0.5}, "objective": {"kind": "prefix_lm"}, "position": {"theta": 1e6}},
-        {"steps": 3, "weights": {"web": 1, "code": 3}},
+         "mixture": {"weights": {"code": 0.5}}, "objective": {"kind": "prefix_lm"},
+         "position": {"theta": 1e6}},
+        {"steps": 3, "mixture": {"weights": {"kind=web": 1}}, "order": "random"},
     )  # fmt: skip
     first, second, third = stages(config)
     assert [(s.name, s.first, s.last) for s in stages(config)] == [
@@ -49,14 +50,13 @@ def test_stages_follow_each_other_and_change_what_they_say() -> None:
     assert [s.config.data.seq_len for s in stages(config)] == [64, 128, 64]
     assert [s.config.train.batch_size for s in stages(config)] == [4, 8, 4]
     assert second.config.train.microbatch_size == 2
-    weights = [[source.weight for source in s.config.sources] for s in stages(config)]
-    assert weights == [[2, 2], [0, 0.5], [1, 3]]
+    weights = [s.config.data.mixture.weights for s in stages(config)]
+    assert weights == [None, {"code": 0.5}, {"kind=web": 1}]
     assert (first.config.objective, second.config.objective) == (LM(), PrefixLM())
     assert second.config.model.position == Rope(theta=1e6)
     assert third.config.model == first.config.model == config.model
     for stage in stages(config):
         assert stage.config.data.curriculum == ()
-        assert hash(stage.config)
         assert validate(stage.config.model_dump(mode="json")) == stage.config
     assert [config_at(config, s).data.seq_len for s in (1, 10, 11, 20, 21, 99)] == [
         64, 64, 128, 128, 64, 64,
@@ -114,10 +114,22 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"1": {"steps": None}}, "data.curriculum.1: stage 'long': give either steps or tokens"),
     ({"1": {"tokens": 10}}, "data.curriculum.1: stage 'long': give either steps or tokens"),
     ({"1": {"name": "short"}}, "data.curriculum.1.name: two stages are named 'short'"),
-    ({"1": {"weights": {"wiki": 1}}}, "data.curriculum.1.weights: no source is named 'wiki'; there "
-                                      "are web, code"),
-    ({"1": {"weights": {"web": 0}}}, "data.curriculum.1.weights.web: must be greater than 0"),
-    ({"1": {"weights": {}}}, "data.curriculum.1.weights: "),
+    ({"1": {"mixture": {"weights": {"wiki": 1}}}},
+     "data.curriculum.1.mixture.weights: no source is named 'wiki'; there are web, code"),
+    ({"1": {"mixture": {"weights": {"kind=book": 1}}}},
+     "data.curriculum.1.mixture.weights: no source has kind=book; there are web"),
+    ({"1": {"mixture": {"weights": {"size=1": 1}}}},
+     "data.curriculum.1.mixture.weights: 'size=1': no tag is named 'size'; there are kind, lang"),
+    ({"1": {"mixture": {"weights": {"web": -1}}}},
+     "data.curriculum.1.mixture.weights.web: must be greater than or equal to 0"),
+    ({"1": {"mixture": {"weights": {"web": float("nan")}}}},
+     "data.curriculum.1.mixture.weights.web: must be a finite number"),
+    ({"1": {"mixture": {"weights": {"web": 0}}}},
+     "data.curriculum.1.mixture: weights: all are 0; nothing is left to train on"),
+    ({"1": {"mixture": {"max_epochs": {"wiki": 1}}}},
+     "data.curriculum.1.mixture.max_epochs: no source is named 'wiki'"),
+    ({"1": {"mixture": {"weights": {}}}}, "data.curriculum.1.mixture.weights: "),
+    ({"1": {"order": ["web", "wiki"]}}, "data.curriculum.1.order: no source is named 'wiki'"),
     ({"1": {"position": {"kind": "learned", "length": 512}}},
      "data.curriculum.1.position: stage 'long' would need other parameters than model.position "
      "(rope)"),

@@ -7,19 +7,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxlm.tokens.order import Order, block_length
+from jaxlm.tokens.order import WindowOrder, block_length
 from jaxlm.tokens.shuffle import permute
 
 STRIDES = [1, 2, 3, 4, 6, 8, 12]
 
 
-def orders(strides: list[int], examples: list[int], blocks: int) -> list[Order]:
+def orders(strides: list[int], examples: list[int], blocks: int) -> list[WindowOrder]:
     """Stages of so many examples each, as the loader lays them out."""
     block, begin, made = block_length(strides, 1 << 20), 0, []
     for k, (stride, count) in enumerate(zip(strides, examples, strict=True)):
         taken = -(-count // (block // stride))
         last = k == len(strides) - 1
-        made.append(Order(blocks, block, stride, begin, None if last else taken, 7, 100 + k))
+        made.append(
+            WindowOrder(blocks, block, stride, begin, None if last else taken, 7, 100 + k, blocks)
+        )
         begin += taken
     return made
 
@@ -55,7 +57,7 @@ def test_the_last_stage_reads_the_rest_of_the_epoch_and_then_whole_ones(
     stride: int, others: list[int], blocks: int, begin: int
 ) -> None:
     block = block_length([stride, *others], 1 << 20)
-    order = Order(blocks, block, stride, begin, None, 7, 8)
+    order = WindowOrder(blocks, block, stride, begin, None, 7, 8, blocks)
     per = order.per_block
     rest = (blocks - begin % blocks) * per
     starts = order.starts(np.arange(rest + 2 * blocks * per))
@@ -79,7 +81,7 @@ def test_stages_within_one_epoch_share_no_token(stages: list[tuple[int, int]]) -
 
 
 def test_one_stage_is_the_shuffle_of_its_windows() -> None:
-    order = Order(37, 64, 64, 0, None, 5, 6)
+    order = WindowOrder(37, 64, 64, 0, None, 5, 6, 37)
     example = np.arange(100)
     epoch, place = np.divmod(example, 37)
     np.testing.assert_array_equal(order.starts(example), permute(place, 37, 5, epoch) * 64)

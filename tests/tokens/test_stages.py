@@ -20,7 +20,7 @@ SPECIALS = ["[MASK]", "<fim_prefix>", "<fim_suffix>", "<fim_middle>"] + [
 CURRICULUM = [
     {"name": "short", "steps": 5, "seq_len": 32, "batch_size": 12},
     {"name": "code", "tokens": 4 * 6 * 128, "seq_len": 128, "batch_size": 6,
-     "weights": {"code": 1.0}},
+     "mixture": {"weights": {"code": 1.0}}},
     {"name": "mixed", "steps": 7, "objective": [
         {"kind": "lm", "weight": 1}, {"kind": "fim", "cut": "token", "weight": 2},
     ]},

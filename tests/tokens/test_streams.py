@@ -18,7 +18,7 @@ from jaxlm.config.data import Data, SplitBy
 from jaxlm.config.tokens import Tokenizer
 from jaxlm.errors import UserError
 from jaxlm.tokens import load_tokenizer, open_loader, tokenize, train_tokenizer, validation_batches
-from jaxlm.tokens.store import SPLITS, Split, Store, shared_weights
+from jaxlm.tokens.store import SPLITS, Split, Store
 from jaxlm.workdir import Workdir
 from tests.tokens.conftest import CODE, make_config, write_corpus
 
@@ -135,14 +135,11 @@ def test_training_and_evaluation_go_by_streams(tmp_path: Path) -> None:
     rows = Counter(np.concatenate([loader.sources_at(k) for k in range(100)]).tolist())
     store = Store(workdir.tokens)
     tokens = [store.size(name, "train").tokens for name in names]
-    weights = shared_weights(store.streams(["code", "web"]), {"code": 1.0, "web": 3.0})
-    assert weights == [1.0, *(3.0 * t / sum(tokens[1:]) for t in tokens[1:])]
+    weights = [1.0, *(3.0 * t / sum(tokens[1:]) for t in tokens[1:])]
     for number, weight in enumerate(weights):
         assert abs(rows[number] - weight / 4 * 800) <= 1
     for name in names:
         assert sum(1 for _ in validation_batches(config, workdir, name, 4))
-    # a sum that is not rounded otherwise than the source's own weight
-    assert shared_weights(store.streams(["code"]), {"code": 0.1}) == [0.1]
 
 
 value = st.sampled_from(["a", "B-2", "x.y", "7", "07", 7, 12])

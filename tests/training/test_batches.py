@@ -52,10 +52,14 @@ def loader(prepared: Path) -> Loader:
 def test_batches_are_the_loaders_cut_and_spread(
     prepared: Path, loader: Loader, microbatches: int
 ) -> None:
-    config = config_of(prepared, mesh={"data": 1, "fsdp": 2, "tensor": 1})
+    config = config_of(
+        prepared,
+        mesh={"data": 1, "fsdp": 2, "tensor": 1},
+        train={"microbatch_size": 8 // microbatches},
+    )
     mesh = make_mesh(config, jax.devices()[:2])
     with jax.set_mesh(mesh):
-        for step, ready in enumerate(batches(loader, 5, 9, microbatches), 5):
+        for step, ready in enumerate(batches(config, loader, 5, 9), 5):
             host = loader.batch_at(step)
             assert ready.targets == host.weights_BT.sum()
             assert ready.places == 8 * 32
@@ -75,8 +79,9 @@ def test_batches_are_the_loaders_cut_and_spread(
 
 def test_the_next_batches_are_made_while_one_is_used(prepared: Path, loader: Loader) -> None:
     watched = Watched(loader)
-    with jax.set_mesh(make_mesh(config_of(prepared))):
-        coming = batches(watched, 0, 10, 1)  # type: ignore[arg-type]
+    config = config_of(prepared)
+    with jax.set_mesh(make_mesh(config)):
+        coming = batches(config, watched, 0, 10)  # type: ignore[arg-type]
         next(coming)
         with watched.changed:
             ready = watched.changed.wait_for(lambda: len(watched.made) > AHEAD, timeout=60)
@@ -87,8 +92,9 @@ def test_the_next_batches_are_made_while_one_is_used(prepared: Path, loader: Loa
 
 def test_damaged_tokens_reach_the_loop_at_their_step(prepared: Path, loader: Loader) -> None:
     watched = Watched(loader, fails_at=2)
-    with jax.set_mesh(make_mesh(config_of(prepared))):
-        coming = batches(watched, 0, 10, 1)  # type: ignore[arg-type]
+    config = config_of(prepared)
+    with jax.set_mesh(make_mesh(config)):
+        coming = batches(config, watched, 0, 10)  # type: ignore[arg-type]
         next(coming)
         next(coming)
         with pytest.raises(UserError, match="step 2 is damaged"):

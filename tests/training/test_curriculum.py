@@ -37,7 +37,7 @@ LONG = {
 }  # fmt: skip
 CURRICULUM = [
     {"name": "short", "steps": 5, "seq_len": 16}, LONG,
-    {"name": "more", "steps": 3, "weights": {"more": 1.0}},
+    {"name": "more", "steps": 3, "mixture": {"weights": {"more": 1.0}}},
 ]  # fmt: skip
 
 

@@ -1,0 +1,66 @@
+"""Mixtures that name sources which are not there, or leave nothing to train on."""
+
+from collections.abc import Iterable, Iterator
+
+from jaxlm.config.architecture import Problem
+from jaxlm.config.schema import Config
+
+
+def mixtures(config: Config) -> list[Problem]:
+    """What is wrong with the mixtures and orders of a run and its stages."""
+    stages, found = config.data.curriculum, list[Problem]()
+    if not config.sources:
+        return found
+    used = [stage.mixture or config.data.mixture for stage in stages] or [config.data.mixture]
+    places = {"data.mixture": config.data.mixture}
+    for index, stage in enumerate(stages):
+        if stage.mixture is not None:
+            places[f"data.curriculum.{index}.mixture"] = stage.mixture
+        place, mixture = f"data.curriculum.{index}", stage.mixture or config.data.mixture
+        if isinstance(stage.order, tuple):
+            found += _unknown(config, f"{place}.order", stage.order)
+        elif stage.order != "random" and config.data.sort_by is None:
+            found.append((
+                [f"{place}.order", "data.sort_by"],
+                f"{place}.order: {stage.order} by what? give data.sort_by: length, or a number "
+                "that documents have",
+            ))  # fmt: skip
+        if stage.order != "random" and mixture.dynamic is not None:
+            found.append((
+                [f"{place}.order", "data.mixture.dynamic"],
+                f"{place}.order: how much of each source a stage has must be known to be put in "
+                "order; use random, or leave dynamic out",
+            ))  # fmt: skip
+    for place, mixture in places.items():
+        found += _unknown(config, f"{place}.weights", mixture.weights or ())
+        if isinstance(mixture.max_epochs, dict):
+            found += _unknown(config, f"{place}.max_epochs", mixture.max_epochs)
+    if not any(source.weight for source in config.sources) and not all(
+        mixture.weights for mixture in used
+    ):
+        message = "sources.0.weight: every source has weight 0; nothing is left to train on"
+        found.append((["sources.0.weight"], message))
+    return found
+
+
+def _unknown(config: Config, place: str, keys: Iterable[str]) -> Iterator[Problem]:
+    """Keys that name no source and no tag."""
+    sources = [source.name for source in config.sources]
+    tags: dict[str, set[str]] = {
+        "kind": {source.kind for source in config.sources},
+        "language": {source.language for source in config.sources},
+    }
+    split = {part.field for part in config.data.split_by}
+    for key in keys:
+        tag, equals, value = key.partition("=")
+        if "@" in key or tag in split:
+            continue  # what there is of it shows when the text is tokenized
+        if not equals and key not in sources:
+            message = f"no source is named {key!r}; there are {', '.join(sources)}"
+        elif equals and tag not in tags:
+            message = f"{key!r}: no tag is named {tag!r}; there are {', '.join((*tags, *split))}"
+        elif equals and value not in tags[tag]:
+            message = f"no source has {key}; there are {', '.join(sorted(tags[tag]))}"
+        else:
+            continue
+        yield [f"{place}.{key}", place], f"{place}: {message}"
