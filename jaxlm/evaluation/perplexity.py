@@ -21,9 +21,9 @@ type Scores = dict[str, dict[str, float]]
 
 
 def evaluate(config: Config, workdir: Workdir, params: Transformer, tokenizer: Tokenizer) -> Scores:
-    """Scores of each stream of the store (a source, or a part of one) with validation documents, and
-    of all together under "all".
+    """Scores of each stream with validation documents, and of all together under "all".
 
+    A stream is what the store holds under one name: a source, or a part of one.
     config: without a curriculum (jaxlm/config/stages.py); its objective says what is predicted.
     loss: nats a target token, over every target of the split; perplexity: its exponential;
     bits_per_byte: all nats, those for the ends of documents and special tokens included, over ln 2

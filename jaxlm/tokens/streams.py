@@ -90,11 +90,11 @@ def number_in(
 
     Raises UserError that names the document where there is none.
     """
-    value = document.get(field)
+    value: Any = document.get(field)
     try:
-        if type(value) in (int, float) and math.isfinite(number := float(value)):  # type: ignore[arg-type]
-            return number
-    except OverflowError:
+        if type(value) in (int, float) and math.isfinite(value):
+            return float(value)
+    except OverflowError:  # of a whole number that no float can be
         pass
     raise UserError(
         f"{shard}:{line}: document {document['id']!r} has {field} {value!r:.80}, not a number, "

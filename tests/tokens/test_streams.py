@@ -27,7 +27,7 @@ QUALITY = SplitBy(field="score", edges=(1.5, 3.0))
 
 
 class Here:
-    """Does the work of a pool in this process, which begins faster; test_encode.py has real ones."""
+    """A pool that works in this process, which begins faster; test_encode.py has real ones."""
 
     def __init__(self, workers: int, setup: Callable[..., None], *arguments: Any) -> None:
         setup(*arguments)
