@@ -147,7 +147,11 @@ def _train(config: Config, workdir: Workdir, show: Terminal) -> None:
     from jaxlm.training import train
 
     tokenizer = tokens.load_tokenizer(workdir.tokenizer)
-    train(config, workdir, show, lambda stage, params: scores_of(stage, workdir, params, tokenizer))
+
+    def score(stage: Config, params: Any) -> Any:
+        return scores_of(stage, workdir, params, tokenizer, batches=stage.eval.batches)
+
+    train(config, workdir, show, score)
 
 
 def _evaluate(config: Config, workdir: Workdir, show: Terminal) -> None:

@@ -137,6 +137,8 @@ class Eval(Section):
     """Steps between evaluations while training; null: only at the end."""
     batch_size: PositiveInt | None = None
     """Sequences at once; null: train.batch_size."""
+    batches: PositiveInt | None = None
+    """Batches of each source that are scored while training, at most; null, and at the end: all."""
     generate: Generate = Generate()
     """Samples for the report."""
 

@@ -2,6 +2,7 @@
 
 import math
 from functools import partial
+from itertools import islice
 
 import jax
 import numpy as np
@@ -20,7 +21,14 @@ from jaxlm.workdir import Workdir
 type Scores = dict[str, dict[str, float]]
 
 
-def evaluate(config: Config, workdir: Workdir, params: Transformer, tokenizer: Tokenizer) -> Scores:
+def evaluate(
+    config: Config,
+    workdir: Workdir,
+    params: Transformer,
+    tokenizer: Tokenizer,
+    *,
+    batches: int | None = None,
+) -> Scores:
     """Scores of each stream with validation documents, and of all together under "all".
 
     A stream is what the store holds under one name: a source, or a part of one.
@@ -28,10 +36,10 @@ def evaluate(config: Config, workdir: Workdir, params: Transformer, tokenizer: T
     loss: nats a target token, over every target of the split; perplexity: its exponential;
     bits_per_byte: all nats, those for the ends of documents and special tokens included, over ln 2
     times the UTF-8 bytes that the targets stand for; tokens: the number of targets. Empty when no
-    source has validation documents.
+    source has validation documents. batches: of each stream at most, the first; None: all.
     """
     totals = {
-        name: _totals(config, workdir, name, params, tokenizer)
+        name: _totals(config, workdir, name, params, tokenizer, batches)
         for name in stream_names(config, workdir)
     }
     totals = {name: total_3 for name, total_3 in totals.items() if total_3[1] > 0}
@@ -41,7 +49,12 @@ def evaluate(config: Config, workdir: Workdir, params: Transformer, tokenizer: T
 
 
 def _totals(
-    config: Config, workdir: Workdir, stream: str, params: Transformer, tokenizer: Tokenizer
+    config: Config,
+    workdir: Workdir,
+    stream: str,
+    params: Transformer,
+    tokenizer: Tokenizer,
+    batches: int | None,
 ) -> NDArray[np.float64]:
     """Nats, targets and bytes of one stream."""
     mesh = jax.sharding.get_mesh()
@@ -49,7 +62,8 @@ def _totals(
     wanted = config.eval.batch_size or config.train.batch_size
     total_3 = np.zeros(3)
     running: jax.Array | float = 0.0  # read when the next batch is under way
-    for host in validation_batches(config, workdir, stream, -(-wanted // parts) * parts):
+    split = validation_batches(config, workdir, stream, -(-wanted // parts) * parts)
+    for host in islice(split, batches):
         nats = sum_of_nats(config, params, place(host, 1, mesh))
         counted_BT = tokenizer.token_bytes[host.targets_BT] * host.weights_BT
         total_3 += (float(running), host.weights_BT.sum(), counted_BT.sum(dtype=np.float64))

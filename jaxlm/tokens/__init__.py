@@ -1,7 +1,13 @@
 """Documents to token ids, token ids to batches."""
 
 from jaxlm.tokens.encode import tokenize
-from jaxlm.tokens.loader import Loader, open_loader, stream_names, validation_batches
+from jaxlm.tokens.loader import (
+    Loader,
+    held_out,
+    open_loader,
+    stream_names,
+    validation_batches,
+)
 from jaxlm.tokens.tokenizer import Tokenizer, decode_named, encode_named, load_tokenizer
 from jaxlm.tokens.train import taken_over, train_tokenizer
 
@@ -10,6 +16,7 @@ __all__ = [
     "Tokenizer",
     "decode_named",
     "encode_named",
+    "held_out",
     "load_tokenizer",
     "open_loader",
     "stream_names",

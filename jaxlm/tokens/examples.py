@@ -86,6 +86,13 @@ class Examples:
             place[rows] = part.before[source[rows]] + rank
         return source, place
 
+    def shares(self, example: int) -> dict[int, float]:
+        """Share of each stream that takes part in the mixture of an example."""
+        firsts = [part.first for part in self.segments]
+        part = self.segments[bisect_right(firsts, example) - 1]
+        total = sum(part.counts)
+        return {s: n / total for s, n in zip(part.sources.tolist(), part.counts, strict=True)}
+
     def totals(self) -> NDArray[np.int64]:
         """Examples of each stream in the stage, int64 [S]."""
         return self.segments[-1].up_to(self.count)

@@ -2,6 +2,7 @@
 
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, NamedTuple
@@ -17,7 +18,7 @@ from jaxlm.config.stages import stages
 from jaxlm.config.steps import Span
 from jaxlm.errors import UserError
 from jaxlm.objectives import Batch, Prepared
-from jaxlm.tokens.examples import Examples, by_skills, decided, fixed
+from jaxlm.tokens.examples import Examples, Segment, by_skills, decided, fixed
 from jaxlm.tokens.mixture import Mixture, exact
 from jaxlm.tokens.order import GROUP, WindowOrder, block_length
 from jaxlm.tokens.shuffle import key_of
@@ -77,21 +78,17 @@ class Loader:
         stages: list[Stage],
         *,
         seed: int,
-        decisions: Sequence[Decision] = (),
     ) -> None:
-        """decisions: changes of the mixture while the run goes on, in order; each holds for the
-        rest of its stage, and for stages behind it with the same mixture.
-
-        Raises UserError where sources are too short, a mixture names what is not there, or there is
-        less text than max_epochs allows to be read.
+        """Raises UserError where sources are too short, a mixture names what is not there, or there
+        is less text than max_epochs allows to be read.
         """
         self.names = [stream.kept.name for stream in streams]
         self._streams, self._stages, self._seed = streams, stages, seed
-        self._decisions = tuple(decisions)
+        self._decisions: tuple[Decision, ...] = ()
         self._first = [stage.spans[0].first for stage in stages]
         kept = [stream.kept for stream in streams]
-        weights = [weights_of(stage.mixture, kept, stage.where) for stage in stages]
-        self._blocks = self._lay_out(weights)
+        self._weights = [weights_of(stage.mixture, kept, stage.where) for stage in stages]
+        self._blocks = self._lay_out()
         self._components = [
             Mixture(stage.objective.weights) if len(stage.objective.weights) > 1 else None
             for stage in stages
@@ -103,22 +100,40 @@ class Loader:
         self._before = [np.zeros(len(streams), np.int64)]
         self._begin = [np.zeros(len(streams), np.int64)]
         for k in range(len(stages)):
-            self._add_stage(k, weights)
+            self._add_stage(k, self._planned(k))
         # tokens of each stream that are read before one is read again, int64 [S]
         self.epoch_S = np.array([length * count for length, count in self._blocks], np.int64)
 
-    def changed(self, step: int, shares: Mapping[str, float]) -> "Loader":
-        """The loader whose mixture has these shares behind so many steps of the run."""
-        decisions = [*self._decisions, (step, shares)]
-        return Loader(self._streams, self._stages, seed=self._seed, decisions=decisions)
+    def changed(self, decisions: Sequence[Decision]) -> "Loader":
+        """The loader whose mixture changes in these steps too, in order, behind earlier changes.
 
-    def _lay_out(self, weights: list[list[Fraction]]) -> list[tuple[int, int]]:
+        A change holds for the rest of its stage, and for stages behind it with the same mixture.
+        """
+        if not decisions:
+            return self
+        loader, k = copy(self), self._stage_at(decisions[0][0])
+        loader._decisions = (*self._decisions, *decisions)
+        loader._examples, loader._orders = self._examples[:k], self._orders[:k]
+        loader._before, loader._begin = self._before[: k + 1], self._begin[: k + 1]
+        for j in range(k, len(self._stages)):
+            # segments of earlier changes are kept: finding them is what takes time
+            segments = self._examples[k].segments if j == k else loader._planned(j)
+            loader._add_stage(j, segments, decisions)
+        return loader
+
+    def shares_at(self, step: int) -> dict[str, float]:
+        """Share of each stream that takes part in the mixture of a step (from 0), by name."""
+        examples = self._examples[self._stage_at(step)]
+        found = examples.shares(examples.before(step))
+        return {self.names[stream]: share for stream, share in found.items()}
+
+    def _lay_out(self) -> list[tuple[int, int]]:
         """Tokens of a block of each stream, and how many blocks it has."""
         found, short = [], []
         for source, stream in enumerate(self._streams):
             used = [
                 stage.objective
-                for stage, shares in zip(self._stages, weights, strict=True)
+                for stage, shares in zip(self._stages, self._weights, strict=True)
                 if shares[source]
             ]
             if not used:
@@ -138,21 +153,24 @@ class Loader:
             raise UserError(short)
         return found
 
-    def _add_stage(self, k: int, weights: list[list[Fraction]]) -> None:
-        """Find the examples of a stage and the orders of its windows, behind those before it."""
-        stage, own = self._stages[k], weights[k]
-        if k and stage.mixture == self._stages[k - 1].mixture and self._decisions:
-            own = self._decided_before(k) or own
+    def _planned(self, k: int) -> list[Segment]:
+        """The segments of a stage in which nothing is decided yet."""
+        stage, own = self._stages[k], self._decided_before(k) or self._weights[k]
         per_block = [block // stage.objective.stride for block, _ in self._blocks]
         count = sum((span.last - span.first) * span.batch_size for span in stage.spans)
         if stage.mixture.caps is not None:
             own = self._capped(k, own, per_block, count)
         if isinstance(stage.order, tuple):
-            segments = by_skills(own, self._skills(stage, own), count)
-        else:
-            segments = fixed(own)
+            return by_skills(own, self._skills(stage, own), count)
+        return fixed(own)
+
+    def _add_stage(
+        self, k: int, segments: list[Segment], decisions: Sequence[Decision] = ()
+    ) -> None:
+        """Find the examples of a stage and the orders of its windows, behind those before it."""
+        stage = self._stages[k]
         examples = Examples(stage.spans, segments)
-        for step, shares in self._decisions:
+        for step, shares in decisions:
             if self._stage_at(step) == k:
                 changed = [exact(shares.get(name, 0.0)) for name in self.names]
                 examples.segments = decided(examples.segments, examples.before(step), changed)
@@ -161,7 +179,8 @@ class Loader:
         open_ended = k == len(self._stages) - 1
         taken = np.zeros_like(begin)
         orders: dict[int, WindowOrder] = {}
-        for source in np.flatnonzero([weight > 0 for weight in own]).tolist():
+        used = np.unique(np.concatenate([part.sources for part in examples.segments]))
+        for source in used.tolist():
             block, blocks = self._blocks[source]
             name = self.names[source]
             order = WindowOrder(
@@ -185,9 +204,12 @@ class Loader:
         self._begin.append(begin + taken)
 
     def _decided_before(self, k: int) -> list[Fraction] | None:
-        """What was last decided in the stage before, where anything was."""
-        first, last = self._first[k - 1], self._first[k]
-        found = [shares for step, shares in self._decisions if first <= step < last]
+        """What was last decided in the stages just before that have the same mixture, if it was."""
+        first = k
+        while first and self._stages[first - 1].mixture == self._stages[k].mixture:
+            first -= 1
+        since, until = self._first[first], self._first[k]
+        found = [shares for step, shares in self._decisions if since <= step < until]
         return [exact(found[-1].get(name, 0.0)) for name in self.names] if found else None
 
     def _capped(
@@ -295,10 +317,8 @@ class Loader:
         return examples.sources(examples.of(step)[rows])
 
 
-def open_loader(config: Config, workdir: Workdir, decisions: Sequence[Decision] = ()) -> Loader:
+def open_loader(config: Config, workdir: Workdir) -> Loader:
     """The training batches of a run, over all its stages.
-
-    decisions: of a dynamic mixture, up to where the run is.
 
     Raises UserError for a store that is broken, too small, of another tokenizer, or whose documents
     are not arranged as the objective wants them.
@@ -334,7 +354,6 @@ def open_loader(config: Config, workdir: Workdir, decisions: Sequence[Decision] 
             for stage in stages(config)
         ],
         seed=config.seed,
-        decisions=decisions,
     )
 
 
@@ -370,6 +389,12 @@ def validation_batches(
         number_B = first + np.arange(batch_size, dtype=np.int64)
         component_B = None if components is None else components(number_B)[0]
         yield objective(windows_BW, number_B, component_B, lengths_B)
+
+
+def held_out(workdir: Workdir) -> set[str]:
+    """The streams of a run's store that have validation documents."""
+    sources = Store(workdir.tokens).manifest.sources
+    return {name for name, source in sources.items() if source.valid.tokens}
 
 
 def _prepared(config: Config, tokenizer: Tokenizer) -> Prepared:

@@ -19,6 +19,8 @@ from numpy.typing import NDArray
 
 from jaxlm.config.dynamic import ADO, UNITS, DoReMi, Dynamic, Function, SkillIt, in_units
 from jaxlm.errors import UserError
+from jaxlm.tokens.tokenizer import load_tokenizer
+from jaxlm.workdir import Workdir
 
 LARGEST_EVALUATION = 1 << 24
 
@@ -376,9 +378,14 @@ def load_function(call: str) -> Callable[[list[dict[str, Any]]], Any]:
     return function
 
 
-def read_reference(run: str) -> dict[str, float]:
-    """Held-out losses by source in the eval.json of a run's folder. Raises UserError without."""
-    path = Path(run) / "eval.json"
+def read_reference(run: str, tokenizer: Path) -> dict[str, float]:
+    """Held-out losses by source in the eval.json of a run's folder.
+
+    tokenizer: folder of the one in use. Raises UserError where there are none, or where they are of
+    the tokens of another one.
+    """
+    key, other = "data.mixture.dynamic.method.reference_run", Workdir(run)
+    path = other.evaluation
     try:
         if path.stat().st_size > LARGEST_EVALUATION:
             raise ValueError("larger than scores can be")
@@ -388,9 +395,10 @@ def read_reference(run: str) -> dict[str, float]:
             raise ValueError("a loss is not a number above 0")
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise UserError(
-            f"data.mixture.dynamic.method.reference_run: {path}: no losses by source ({error}); "
-            f"make them with: jaxlm eval {run}"
+            f"{key}: {path}: no losses by source ({error}); make them with: jaxlm eval {run}"
         ) from None
+    if load_tokenizer(other.tokenizer).hash != load_tokenizer(tokenizer).hash:
+        raise UserError(f"{key}: {run} has another tokenizer, so losses a token say nothing here")
     return losses
 
 

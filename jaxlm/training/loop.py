@@ -23,9 +23,10 @@ from jaxlm.models.size import describe
 from jaxlm.optim import make_schedule
 from jaxlm.parallel import make_mesh
 from jaxlm.parallel.processes import first_does, is_first, largest, several
-from jaxlm.tokens import Loader, load_tokenizer, open_loader
+from jaxlm.tokens import load_tokenizer, open_loader
 from jaxlm.training.batches import Ready, batches
 from jaxlm.training.checkpoints import Checkpoints, checkpoints_in, resume, start_from
+from jaxlm.training.dynamic import DynamicMixture, told
 from jaxlm.training.hardware import peak_flops
 from jaxlm.training.metrics import Metrics
 from jaxlm.training.state import make_state, optimizer_of, shapes_of_params, shapes_of_state
@@ -130,6 +131,7 @@ def _train(config: Config, workdir: Workdir, show: Show, score: Score, stop: _St
         show.line(line)
     names = loader.names
     start, tokens, read_S = 0, 0, np.zeros(len(names), np.int64)
+    facts: dict[str, Any] = {}
     found = first_does("checkpoints", lambda: list(map(str, checkpoints_in(workdir.checkpoints))))
     if found:
         if not config.recovery.resume:
@@ -153,6 +155,7 @@ def _train(config: Config, workdir: Workdir, show: Show, score: Score, stop: _St
     else:
         state = make_state(config)
 
+    mixture = DynamicMixture(config, workdir, loader, facts)
     kept = (config.checkpoint.keep, config.checkpoint.keep_every)
     with (
         Checkpoints(workdir.checkpoints, *kept) as checkpoints,
@@ -179,7 +182,7 @@ def _train(config: Config, workdir: Workdir, show: Show, score: Score, stop: _St
                 show.training(record, total)
 
         pending: _Pending | None = None
-        for stage, step, ready in _steps(config, loader, state.params, start):
+        for stage, step, ready in _steps(config, mixture, state.params, start):
             if pending is not None and pending.stage is not stage:
                 finish(pending)  # a stage's first step compiles
                 pending = None
@@ -191,7 +194,8 @@ def _train(config: Config, workdir: Workdir, show: Show, score: Score, stop: _St
                 finish(pending)
             tokens += ready.targets
             read_S += ready.read_S
-            scored = config.eval.every is not None and step % config.eval.every == 0
+            due, often = mixture.due(step), config.eval.every
+            scored = due or (often is not None and step % often == 0)
             record: dict[str, Any] | None = None
             if scored or step == total or step % every == 0:
                 record = {
@@ -213,24 +217,26 @@ def _train(config: Config, workdir: Workdir, show: Show, score: Score, stop: _St
             last = step == total or stop.agreed != 0
             save = last or step % config.checkpoint.every == 0
             if record is not None and scored:
-                record["validation"] = {
-                    name: scores["bits_per_byte"]
-                    for name, scores in score(stage.resolved.config, state.params).items()
-                }
+                scores = score(stage.resolved.config, state.params)
+                record["validation"] = {n: each["bits_per_byte"] for n, each in scores.items()}
+                if due and (change := mixture.record(step, read_S, scores)):
+                    record["mixture"] = change
+                    show.line(f"step {step}: {told(change)}")
             if save or scored:
                 # before a save, so that no bad state is kept and no record is missing after it
                 finish(pending)
                 pending = None
                 stage.rates.pause()
             if save:
-                checkpoints.save(step, state, run | {"tokens": tokens, "read": read_S.tolist()})
+                position = {"tokens": tokens, "read": read_S.tolist()}
+                checkpoints.save(step, state, run | position | mixture.facts)
             if last:
                 break
     return step
 
 
 def _steps(
-    config: Config, loader: Loader, params: Transformer, start: int
+    config: Config, mixture: DynamicMixture, params: Transformer, start: int
 ) -> Iterator[tuple[_Stage, int, Ready]]:
     """Every step after `start`, with its stage, its number and its batch."""
     spans = config.spans
@@ -246,9 +252,12 @@ def _steps(
             _Rates(own),
         )
         first = max(start, resolved.first)
-        coming = batches(own, loader, first, resolved.last)
-        for step, ready in enumerate(coming, first + 1):
-            yield stage, step, ready
+        while first < resolved.last:
+            # batches are made ahead, as far as it is known what is in them
+            stop = mixture.stretch(first, resolved.last)
+            for step, ready in enumerate(batches(own, mixture.loader, first, stop), first + 1):
+                yield stage, step, ready
+            first = stop
 
 
 def _dropout_key(config: Config, step: int) -> jax.Array | None:

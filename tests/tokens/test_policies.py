@@ -22,6 +22,8 @@ from jaxlm.tokens.policies import (
     round_to_whole,
     with_reference,
 )
+from jaxlm.tokens.tokenizer import ByteTokenizer, save_tokenizer
+from jaxlm.workdir import Workdir
 
 
 def dynamic(method: Any, **keys: Any) -> Dynamic:
@@ -146,20 +148,26 @@ def test_doremi_leads_to_the_source_that_is_far_from_the_reference() -> None:
 
 
 def test_doremi_reads_the_reference_of_a_run(tmp_path: Path) -> None:
-    run = str(tmp_path)
+    run = Workdir(tmp_path / "small")
+    own, other = (Workdir(tmp_path / name).tokenizer for name in ("own", "other"))
+    for folder, specials in ((run.tokenizer, ()), (own, ()), (other, ("<other>",))):
+        folder.mkdir(parents=True)
+        save_tokenizer(folder, ByteTokenizer(specials), b"")
     with pytest.raises(UserError, match=r"eval.json: no losses by source .*jaxlm eval"):
-        read_reference(run)
-    (tmp_path / "eval.json").write_text('{"sources": {"a": {"loss": -1}}}')
+        read_reference(str(run.path), own)
+    run.evaluation.write_text('{"sources": {"a": {"loss": -1}}}')
     with pytest.raises(UserError, match="not a number above 0"):
-        read_reference(run)
-    (tmp_path / "eval.json").write_text(
+        read_reference(str(run.path), own)
+    run.evaluation.write_text(
         json.dumps({"step": 1, "sources": {"a": {"loss": 2.5}, "b": {"loss": 3.0}}, "all": {}})
     )
-    section = dynamic({"kind": "doremi", "reference_run": run})
-    method = with_reference(section, {run: read_reference(run)}).method
+    section = dynamic({"kind": "doremi", "reference_run": "small"})
+    method = with_reference(section, {"small": read_reference(str(run.path), own)}).method
     assert isinstance(method, DoReMi)
     assert method.reference == {"a": 2.5, "b": 3.0}
     assert method.reference_run is None
+    with pytest.raises(UserError, match="has another tokenizer"):
+        read_reference(str(run.path), other)
 
 
 # --- Skill-it ---

@@ -95,7 +95,11 @@ def train_here(config: Config, said: Said | None = None) -> Said:
     said = said or Said()
     workdir = Workdir(config.workdir)
     tokenizer = load_tokenizer(workdir.tokenizer)
-    train(config, workdir, said, lambda own, params: evaluate(own, workdir, params, tokenizer))
+
+    def score(own: Config, params: Any) -> Any:
+        return evaluate(own, workdir, params, tokenizer, batches=own.eval.batches)
+
+    train(config, workdir, said, score)
     return said
 
 
