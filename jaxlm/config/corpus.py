@@ -166,6 +166,12 @@ class Prepare(Section):
     """Text of evaluation sets."""
     privacy: Privacy = Privacy()
     """Addresses and numbers that lead to a person."""
+    keep: tuple[
+        Annotated[str, Field(pattern=r"^(language|[a-z0-9_]+\.[A-Za-z0-9_.-]+)$")], ...
+    ] = ()
+    """What was found of the documents and stays with them as fields, for data.split_by and
+    data.sort_by: `language`, or STAGE.ATTRIBUTE as in corpus/tags (classifiers.NAME,
+    quality.perplexity.perplexity); a document that the stage did not judge lacks it."""
     batch_bytes: Annotated[int, Field(ge=1 << 10, le=1 << 30)] = 4 << 20
     """Text that a worker holds and judges at a time; more for a document that is longer."""
     shard_bytes: Annotated[int, Field(ge=1 << 10)] = 128 << 20
@@ -175,6 +181,11 @@ class Prepare(Section):
     def _check(self) -> Self:
         if len(set(self.stages)) < len(self.stages):
             raise ValueError("prepare.stages names a stage twice")
+        for name in self.keep:
+            if name != "language" and not name.startswith(tuple(f"{s}." for s in self.stages)):
+                raise ValueError(
+                    f"keep: {name} is no attribute of one of the stages ({', '.join(self.stages)})"
+                )
         if "decontaminate" in self.stages and not self.decontaminate.sets:
             raise ValueError("the stage decontaminate needs evaluation sets (decontaminate.sets)")
         if "classifiers" in self.stages and self.workers != 1:

@@ -16,6 +16,7 @@ from jaxlm.config.corpus import Prepare, Source
 from jaxlm.corpus import examples
 from jaxlm.corpus.documents import Documents, load_array, save_array
 from jaxlm.corpus.executor import in_order
+from jaxlm.corpus.kept import unknown
 from jaxlm.corpus.ledger import Tally, number
 from jaxlm.corpus.listing import InputFile
 from jaxlm.corpus.stages import DUPLICATES
@@ -23,6 +24,7 @@ from jaxlm.corpus.stages.classifiers import summary
 from jaxlm.corpus.stages.duplicates import Batch, Duplicate
 from jaxlm.corpus.tags import merge_tags
 from jaxlm.corpus.work import Result, Segment, Stored, once, process_batch, read_files, write_shard
+from jaxlm.errors import UserError
 from jaxlm.workdir import Progress, write_json
 
 
@@ -99,6 +101,11 @@ class Run:
         shards = self._write_shards(folder)
         _join(self.ledgers, folder / "ledger.jsonl.zst")
         self._write_tags(folder)
+        if missing := unknown(self.config.keep, folder / "tags"):
+            name, there = next(iter(missing.items()))
+            raise UserError(
+                f"prepare.keep: {name} was found of no document; there are {', '.join(there)}"
+            )
         limits = {source.name: source.max_bytes for source, _ in self.sources if source.max_bytes}
         config = {
             "prepare": self.config.model_dump(mode="json"),
@@ -282,7 +289,12 @@ class Run:
 
     def _write_shards(self, folder: Path) -> list[dict[str, Any]]:
         """Write the shards of each source."""
-        jobs: list[tuple[Path, list[Stored]]] = []
+        tags: dict[tuple[str, int], list[Path]] = defaultdict(list)
+        for (_, k), by_source in sorted(self.found.items()) if self.config.keep else ():
+            for name, seen in by_source.items():
+                for root, place in seen:
+                    tags[name, root].append(place / f"tags-{k}.parquet")
+        jobs: list[tuple[Path, list[Stored], list[list[Path]]]] = []
         size = count = 0
         source = ""
         for batch in self.batches:
@@ -292,13 +304,14 @@ class Run:
                 continue
             if size >= self.config.shard_bytes:
                 count, size = count + 1, 0
-                jobs.append((self.work / "shards" / f"{source}-{count:05d}.jsonl.zst", []))
+                jobs.append((self.work / "shards" / f"{source}-{count:05d}.jsonl.zst", [], []))
             jobs[-1][1].append(batch)
+            jobs[-1][2].append(tags[source, batch.root])
             size += batch.kept_bytes()
         shards = []
         done, total = 0, sum(batch.kept_bytes() for batch in self.batches)
-        for (path, _), future in in_order(
-            jobs, lambda job: self.pool.submit(write_shard, job[0], job[1]), self.window
+        for (path, *_), future in in_order(
+            jobs, lambda job: self.pool.submit(write_shard, *job, self.config.keep), self.window
         ):
             documents, written, checksum = future.result()
             shards.append({"path": f"documents/{path.name}", "documents": documents,
@@ -306,7 +319,7 @@ class Run:
             done += written
             self.progress("write", done, total, "B")
         (folder / "documents").mkdir()
-        for path, _ in jobs:
+        for path, *_ in jobs:
             path.rename(folder / "documents" / path.name)
         return shards
 

@@ -7,7 +7,7 @@ import itertools
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from jaxlm.config.corpus import Prepare, Source
 from jaxlm.corpus.apply import KEPT, apply
 from jaxlm.corpus.documents import Documents, load_array, save_array
+from jaxlm.corpus.kept import kept_fields
 from jaxlm.corpus.ledger import Tally, entry
 from jaxlm.corpus.listing import InputFile
 from jaxlm.corpus.readers import Bad, Record, read
@@ -249,9 +250,12 @@ def _write_ledger(folder: Path, tally: Tally) -> None:
         tally.lines.clear()
 
 
-def write_shard(path: Path, batches: list[Stored]) -> tuple[int, int, str]:
+def write_shard(
+    path: Path, batches: list[Stored], tags: list[list[Path]], keep: tuple[str, ...]
+) -> tuple[int, int, str]:
     """Write the documents that are left as JSON lines, zstd; returns documents, bytes, sha256.
 
+    tags: the files with what was found of each batch, from which the fields `keep` come.
     A shard that was written before is not written again.
     """
     import zstandard
@@ -267,9 +271,10 @@ def write_shard(path: Path, batches: list[Stored]) -> tuple[int, int, str]:
         with zstandard.ZstdCompressor(level=3, write_checksum=True).stream_writer(
             file, closefd=False
         ) as out:
-            for batch in batches:
+            for batch, files in zip(batches, tags, strict=True):
                 kept = batch.documents().take(batch.keep)
-                out.write(b"".join(_json_lines(kept)))
+                fields = kept_fields(kept, keep, files) if keep else itertools.repeat({})
+                out.write(b"".join(_json_lines(kept, fields)))
                 documents += len(kept)
                 size += int(kept.texts.offsets[-1])
         file.flush()
@@ -281,12 +286,17 @@ def write_shard(path: Path, batches: list[Stored]) -> tuple[int, int, str]:
     return documents, size, checksum
 
 
-def _json_lines(documents: Documents) -> Iterator[bytes]:
-    for i in range(len(documents)):
+def _json_lines(documents: Documents, fields: Iterable[dict[str, Any]]) -> Iterator[bytes]:
+    # as many fields as documents, or empty ones without end
+    for i, more in zip(range(len(documents)), fields, strict=False):
         meta = documents.meta[i]
-        line = {
-            "id": documents.id(i),
-            "source": documents.source.name,
-            "text": documents.texts[i].decode(),
-        } | (json.loads(meta) if meta else {})
+        line = (
+            {
+                "id": documents.id(i),
+                "source": documents.source.name,
+                "text": documents.texts[i].decode(),
+            }
+            | (json.loads(meta) if meta else {})
+            | more
+        )
         yield json.dumps(line, ensure_ascii=False).encode() + b"\n"

@@ -266,3 +266,25 @@ if __name__ == "__main__":
     assert "no room to write" in done.stdout, done.stderr
     assert old.read_text() == "old"
     assert not (tmp_path / "run" / "corpus.partial").exists()
+
+
+def test_what_was_found_stays_with_the_documents(raw: Path, tmp_path: Path) -> None:
+    keep = ["quality.length.bytes", "language", "quality.gopher.words"]
+    stages = ["unicode", "quality.length", "quality.gopher", "dedup.exact"]
+    folder = tmp_path / "run"
+    run = config(tmp_path, sources(raw), keep=keep, stages=stages)
+    prepare(run, Workdir(folder), no_progress)
+    for document in documents(folder / "corpus", "web"):
+        assert list(document)[-3:] == keep
+        assert document["quality.length.bytes"] == len(document["text"].encode())
+        assert document["quality.gopher.words"] == len(document["text"].split())
+        assert document["language"] == "en"
+    for document in documents(folder / "corpus", "code"):  # gopher does not judge code
+        assert list(document) == ["id", "source", "text", "quality.length.bytes", "language"]
+    with pytest.raises(UserError, match=r"keep: quality\.length\.size was found of no .*\.bytes"):
+        prepare(
+            config(tmp_path, sources(raw), keep=["quality.length.size"], stages=stages),
+            Workdir(folder), no_progress,
+        )  # fmt: skip
+    with pytest.raises(UserError, match="is no attribute of one of the stages"):
+        config(tmp_path, sources(raw), keep=["quality.c4.x"], stages=stages)
