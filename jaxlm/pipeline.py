@@ -12,7 +12,7 @@ from jaxlm.config import Config, Section, dump
 from jaxlm.config.stages import config_at
 from jaxlm.errors import UserError
 from jaxlm.parallel import make_mesh
-from jaxlm.parallel.processes import first_does, is_first, wait_for_file
+from jaxlm.parallel.processes import first_does, is_first, several, wait_for_file
 from jaxlm.reports import Terminal, write_report
 from jaxlm.workdir import Workdir, write_json, write_text
 
@@ -45,6 +45,23 @@ def run(config: Config, workdir: Workdir, show: Terminal) -> None:
     for stage in STAGES:
         do(stage, config, workdir, show, again=False)
     first_does("report", lambda: str(write_report(workdir)))
+
+
+def mix(config: Config, workdir: Workdir, show: Terminal) -> dict[str, Any]:
+    """Search the shares of the sources (jaxlm/mixing), with the stages before it; returns its
+    record. Raises what they raise, and UserError in a run of several processes."""
+    from jaxlm.mixing import refuse, search
+    from jaxlm.reports.mix import write_mix_report
+
+    if several():
+        raise UserError("jaxlm mix: runs in one process, on all devices of its host; start one")
+    refuse(config)
+    write_config(config, workdir)
+    for name in ("prepare", "tokenizer", "tokenize"):
+        do(BY_NAME[name], config, workdir, show, again=False)
+    record = search(config, workdir, show)
+    write_mix_report(workdir.path / "mix")
+    return record
 
 
 def do(stage: Stage, config: Config, workdir: Workdir, show: Terminal, *, again: bool) -> None:

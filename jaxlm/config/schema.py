@@ -8,6 +8,7 @@ from jaxlm.config.base import Section
 from jaxlm.config.corpus import Prepare, Source
 from jaxlm.config.data import Data
 from jaxlm.config.lengths import needed, sentinel
+from jaxlm.config.mix import Mix
 from jaxlm.config.model import Model
 from jaxlm.config.objective import FIM, LM, Objectives
 from jaxlm.config.optim import AdamW, Optimizer
@@ -50,6 +51,8 @@ class Config(Section):
     """Evaluation and samples."""
     logging: Logging = Logging()
     """Metrics and event files."""
+    mix: Mix = Mix()
+    """Search of the sources' shares (`jaxlm mix`)."""
 
     @property
     def vocab_size(self) -> int:

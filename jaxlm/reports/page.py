@@ -60,7 +60,7 @@ def write_report(workdir: Workdir) -> Path:
     if not timings:
         corpus_config = None  # of a version that did not count what was judged
     found = rules.rules(corpus, ledger, examples)
-    html = _environment().get_template("page.html").render(
+    html = environment().get_template("page.html").render(
         workdir=workdir.path,
         colour=colour,
         config=config,
@@ -197,8 +197,9 @@ def _source(name: str) -> str | None:
     return file.read_text(encoding="utf-8") if file.is_file() else None
 
 
-def _environment() -> Environment:
-    """Autoescaping is on: nothing from a record reaches the page as markup."""
+def environment() -> Environment:
+    """What makes pages of the templates beside this file. Autoescaping is on: nothing from a record
+    reaches a page as markup."""
     environment = Environment(
         loader=FunctionLoader(_source),
         autoescape=True,

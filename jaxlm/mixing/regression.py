@@ -1,0 +1,176 @@
+"""From the shares of sources to a loss: mixtures are drawn, a regression is fitted to what models
+trained on them lost, and the best of many mixtures that nobody trained on is its answer.
+
+RegMix (Liu et al. 2024, "RegMix: Data Mixture as Regression for Language Model Pre-training").
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import least_squares
+from scipy.stats import rankdata
+
+# N mixtures, S sources, J sources that are scored, F features
+
+type Array = NDArray[np.float64]
+
+STEP = 1e-3
+"""Shares are whole multiples of this, so that what is written is what was trained on."""
+FOLDS = 8
+SIMULATED = 100_000
+BEST = 100
+"""Mixtures that are simulated, and those of them with the least prediction whose mean is the
+answer. RegMix simulates a million and takes the mean of the best hundred."""
+
+
+def rounded(shares_NS: Array, minimum: float = 0.0) -> Array:
+    """Shares as multiples of STEP that still add up to 1, by largest remainder."""
+    slots = round(1 / STEP)
+    exact_NS = shares_NS / shares_NS.sum(axis=-1, keepdims=True) * slots
+    whole_NS = np.floor(exact_NS + 1e-9)
+    order_NS = np.argsort(whole_NS - exact_NS, axis=-1, kind="stable")
+    missing_N1 = slots - whole_NS.sum(axis=-1, keepdims=True)
+    place_NS = np.empty_like(order_NS)
+    np.put_along_axis(place_NS, order_NS, np.arange(shares_NS.shape[-1])[None], axis=-1)
+    return (whole_NS + (place_NS < missing_N1)) / slots
+
+
+def draw(
+    prior_S: Array, count: int, *, concentration: float, temperature: float, minimum: float,
+    rng: np.random.Generator,
+) -> Array:  # fmt: skip
+    """Mixtures around a prior, [N, S]: Dirichlet draws with the prior ^ temperature, normalised,
+    times concentration * S as parameters, above a least share of each source."""
+    S = len(prior_S)
+    tempered_S = prior_S**temperature
+    alpha_S = concentration * S * tempered_S / tempered_S.sum()
+    return minimum + (1 - S * minimum) * rng.dirichlet(alpha_S, count)
+
+
+class Fit(NamedTuple):
+    """The chosen regression."""
+
+    form: str
+    predict: Callable[[Array], Array]
+    """From shares [N, S] to the target's loss [N]."""
+    rank_correlation: float
+    """Spearman's, between predictions of mixtures that were left out of a fit and their losses."""
+    r2: float
+    """Coefficient of determination of the same."""
+    errors: dict[str, float]
+    """Root mean square of the same errors by form; only forms that the mixtures suffice for."""
+
+
+def fit(shares_NS: Array, losses_NJ: Array, weights_J: Array, rng: np.random.Generator) -> Fit:
+    """The form that predicts mixtures best which are left out of its fit, fitted to all of them.
+
+    weights_J: of each scored source in the target, they add up to 1. A form is fitted to the loss
+    of each of these, and the predictions are added up.
+    """
+    N = len(shares_NS)
+    target_N = losses_NJ @ weights_J
+    folds = np.array_split(rng.permutation(N), min(FOLDS, N))
+    left_out: dict[str, Array] = {}
+    for name, form in FORMS.items():
+        if N - len(folds[0]) <= form.parameters(shares_NS.shape[1]):
+            continue
+        left_out[name] = np.empty(N)
+        for fold in folds:
+            kept = np.setdiff1d(np.arange(N), fold)
+            predict = _of_target(form, shares_NS[kept], losses_NJ[kept], weights_J)
+            left_out[name][fold] = predict(shares_NS[fold])
+    errors = {
+        name: float(np.sqrt(np.mean((guess_N - target_N) ** 2)))
+        for name, guess_N in left_out.items()
+    }
+    best = min(errors, key=lambda name: errors[name])
+    variance = float(np.var(target_N))
+    return Fit(
+        best,
+        _of_target(FORMS[best], shares_NS, losses_NJ, weights_J),
+        spearman(left_out[best], target_N),
+        1 - errors[best] ** 2 / variance if variance else 0.0,
+        errors,
+    )
+
+
+def best_mixture(predict: Callable[[Array], Array], simulated_NS: Array) -> Array:
+    """The mean of the simulated mixtures that are predicted to lose least, [S]."""
+    order_N = np.argsort(predict(simulated_NS), kind="stable")
+    return rounded(simulated_NS[order_N[:BEST]].mean(axis=0)[None])[0]
+
+
+def spearman(a_N: Array, b_N: Array) -> float:
+    """Correlation of ranks, ties sharing theirs; 0 where all of one are equal."""
+    ranks = np.stack([rankdata(a_N), rankdata(b_N)])
+    spread = ranks.std(axis=1)
+    return float(np.corrcoef(ranks)[0, 1]) if spread.all() else 0.0
+
+
+def least_proxies(sources: int) -> int:
+    """The fewest mixtures that the simplest form can be fitted to with any left out."""
+    return 2 * FORMS["linear"].parameters(sources)
+
+
+class Form(NamedTuple):
+    """A family of functions of the shares."""
+
+    parameters: Callable[[int], int]
+    """How many it has for so many sources."""
+    fit: Callable[[Array, Array], Callable[[Array], Array]]
+    """From shares [N, S] and losses [N] to a function of shares."""
+
+
+def _of_target(
+    form: Form, shares_NS: Array, losses_NJ: Array, weights_J: Array
+) -> Callable[[Array], Array]:
+    parts = [form.fit(shares_NS, loss_N) for loss_N in losses_NJ.T]
+    return lambda x_NS: np.sum(
+        [weight * part(x_NS) for weight, part in zip(weights_J, parts, strict=True)], axis=0
+    )
+
+
+def _least_squares(features: Callable[[Array], Array]) -> Callable[..., Callable[[Array], Array]]:
+    def fitted(shares_NS: Array, loss_N: Array) -> Callable[[Array], Array]:
+        coefficients_F = np.linalg.lstsq(features(shares_NS), loss_N, rcond=1e-8)[0]
+        return lambda x_NS: features(x_NS) @ coefficients_F
+
+    return fitted
+
+
+def _quadratic(shares_NS: Array) -> Array:
+    """Scheffé's quadratic polynomial of a mixture (1958): shares and products of two of them; the
+    constant and the squares follow from these, as shares add up to 1."""
+    first, second = np.triu_indices(shares_NS.shape[1], 1)
+    return np.hstack([shares_NS, shares_NS[:, first] * shares_NS[:, second]])
+
+
+def _logarithmic(shares_NS: Array) -> Array:
+    """Shares, and their logarithms: steep where a source that is needed has next to nothing."""
+    return np.hstack([shares_NS, np.log(shares_NS + 0.02)])
+
+
+def _exponential(shares_NS: Array, loss_N: Array) -> Callable[[Array], Array]:
+    """c + exp(t . shares), the law of Ye et al. (2024, "Data Mixing Laws", eq. 6); their factor k
+    is in t, as shares add up to 1."""
+    S = shares_NS.shape[1]
+    spread = float(np.ptp(loss_N)) or 1e-9
+    start = float(loss_N.min()) - 0.5 * spread
+    t_S = np.linalg.lstsq(shares_NS, np.log(loss_N - start), rcond=1e-8)[0]
+
+    def off(p: Array) -> Array:
+        return (p[0] + np.exp(np.minimum(shares_NS @ p[1:], 50.0)) - loss_N) / spread
+
+    found = least_squares(off, np.concatenate([[start], t_S]), max_nfev=50 * (S + 1))
+    c, best_S = found.x[0], found.x[1:]
+    return lambda x_NS: c + np.exp(np.minimum(x_NS @ best_S, 50.0))
+
+
+FORMS = {
+    "linear": Form(lambda S: S, _least_squares(lambda shares_NS: shares_NS)),
+    "quadratic": Form(lambda S: S * (S + 1) // 2, _least_squares(_quadratic)),
+    "logarithmic": Form(lambda S: 2 * S, _least_squares(_logarithmic)),
+    "exponential": Form(lambda S: S + 1, _exponential),
+}
