@@ -3,6 +3,8 @@
 from collections.abc import Iterable, Iterator
 
 from jaxlm.config.architecture import Problem
+from jaxlm.config.dynamic import Dynamic, misplaced
+from jaxlm.config.mixture import Mixture
 from jaxlm.config.schema import Config
 
 
@@ -35,12 +37,32 @@ def mixtures(config: Config) -> list[Problem]:
         found += _unknown(config, f"{place}.weights", mixture.weights or ())
         if isinstance(mixture.max_epochs, dict):
             found += _unknown(config, f"{place}.max_epochs", mixture.max_epochs)
+        if mixture.dynamic is not None:
+            found += _dynamic(config, place, mixture, mixture.dynamic)
     if not any(source.weight for source in config.sources) and not all(
         mixture.weights for mixture in used
     ):
         message = "sources.0.weight: every source has weight 0; nothing is left to train on"
         found.append((["sources.0.weight"], message))
     return found
+
+
+def _dynamic(config: Config, place: str, mixture: Mixture, dynamic: Dynamic) -> Iterator[Problem]:
+    """What of a dynamic mixture does not fit the sources; what depends on the text shows later."""
+    if not config.data.validation_fraction:
+        yield (
+            [f"{place}.dynamic", "data.validation_fraction"],
+            f"{place}.dynamic: nothing is held apart to decide by; raise data.validation_fraction",
+        )
+    names = {source.name for source in config.sources}
+    given = mixture.weights or {source.name: source.weight for source in config.sources}
+    if mixture.smoothing or config.data.split_by or not names.issuperset(given):
+        return
+    whole = sum(given.values())
+    shares = {name: given[name] / whole for name in given if given[name]}
+    for message in misplaced(dynamic, shares, names) if whole else ():
+        key = f"{place}.{message.split(':')[0]}"
+        yield [key, place], f"{place}.{message}"
 
 
 def _unknown(config: Config, place: str, keys: Iterable[str]) -> Iterator[Problem]:

@@ -38,11 +38,17 @@ DOREMI = {"kind": "doremi", "reference": {"words": 2.0, "more": 6.0}, "step_size
 
 
 def dynamic_of(
-    folder: Path, method: Any = DOREMI, keys: Any = MappingProxyType({}), **sections: Any
+    folder: Path,
+    method: Any = DOREMI,
+    keys: Any = MappingProxyType({}),
+    mixture: Any = MappingProxyType({}),
+    **sections: Any,
 ) -> Config:
     """12 steps with decisions after steps 3, 6, 9 and 12."""
     dynamic = {"method": method, "every": 3, "minimum": 0.05}
-    base = {"seq_len": 32, "validation_fraction": 0.1, "mixture": {"dynamic": dynamic | keys}}
+    base = {
+        "seq_len": 32, "validation_fraction": 0.1, "mixture": {"dynamic": dynamic | keys} | mixture
+    }  # fmt: skip
     # of the same length in longer runs
     rate = {"learning_rate": 3e-3, "schedule": {"warmup_steps": 2, "decay_steps": 12}}
     return config_of(folder, **{"data": base, "optimizer": rate} | sections)
@@ -218,18 +224,20 @@ def test_decisions_hold_through_stages_with_the_same_mixture(fresh: Path) -> Non
 
 
 def test_what_cannot_work_is_told_before_the_first_step(fresh: Path) -> None:
-    for config, message in (
-        (dynamic_of(fresh, keys={"minimum": 0.4}), r"dynamic.minimum: the mixture gives more 0.3"),
-        (dynamic_of(fresh, DOREMI | {"reference": {"more": 1.0}}), "no loss of words"),
+    """What does not show in the config."""
+    smoothing = {"smoothing": {"kind": "temperature", "temperature": 1.0}}
+    for method, keys, message in (
+        (DOREMI, {"minimum": 0.4}, "dynamic.minimum: the mixture gives more 0."),
         (
-            dynamic_of(fresh, {"kind": "doremi", "reference_run": str(fresh)}),
+            {"kind": "doremi", "reference_run": str(fresh)}, {},
             "no losses by source .* make them with: jaxlm eval",
         ),
         (
-            dynamic_of(fresh, {"kind": "function", "call": f"{fresh}/none.py:weigh"}),
+            {"kind": "function", "call": f"{fresh}/none.py:weigh"}, {},
             "none.py cannot be imported",
         ),
-    ):
+    ):  # fmt: skip
+        config = dynamic_of(fresh, method, keys, smoothing if keys else {})
         with pytest.raises(UserError, match=message):
             train_here(config)
         assert records(config) == []
