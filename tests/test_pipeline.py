@@ -14,7 +14,7 @@ from jaxlm.errors import UserError
 from jaxlm.pipeline import BY_NAME, do, evaluate, run
 from jaxlm.reports import Terminal
 from jaxlm.tokens import open_loader
-from jaxlm.tokens.train import train_bpe
+from jaxlm.tokens.train import train_model
 from jaxlm.workdir import Workdir
 
 type Change = Callable[[dict[str, Any]], object]
@@ -203,10 +203,10 @@ def test_a_tokenizer_without_special_tokens_is_refused_before_the_work(
     tiny: dict[str, Any], tmp_path: Path
 ) -> None:
     path = tmp_path / "x.model"
-    path.write_bytes(train_bpe(Options(vocab_size=280), ["some words " * 20]))
+    path.write_bytes(train_model(Options(vocab_size=280), ["some words " * 20]))
     tiny["tokenizer"] = {"path": str(path), "vocab_size": 280}
     tiny["objective"] = {"kind": "fim"}
-    with pytest.raises(UserError, match=r"x\.model lacks special tokens .*<fim_prefix>"):
+    with pytest.raises(UserError, match=r"x\.model has 280 ids and lacks <fim_prefix>"):
         run_all(tiny)
     assert not Workdir(tiny["workdir"]).corpus.exists()
 

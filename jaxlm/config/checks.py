@@ -147,18 +147,18 @@ def _impossible(config: Config) -> list[Problem]:
         if bad:
             found.append((keys, f"{keys[0]}: {message}"))
 
+    ids = config.tokenizer_size or 0  # unknown: told when the file is there
     refuse_if(
-        config.vocab_size < config.tokenizer_size,
+        config.vocab_size < ids,
         ["model.vocab_size"],
-        f"{config.vocab_size} is smaller than tokenizer.vocab_size {config.tokenizer_size}",
+        f"{config.vocab_size} is smaller than tokenizer.vocab_size {ids}",
     )
     if data.dtype != "auto":
         limit = DTYPE_IDS[data.dtype]
         refuse_if(
-            config.tokenizer_size > limit,
+            ids > limit,
             ["data.dtype", "tokenizer.vocab_size"],
-            f"{data.dtype} holds ids below {limit}, the tokenizer has "
-            f"{config.tokenizer_size}; choose uint32 or auto",
+            f"{data.dtype} holds ids below {limit}, the tokenizer has {ids}; choose uint32 or auto",
         )
     micro = train.microbatch_size or train.batch_size
     refuse_if(

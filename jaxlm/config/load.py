@@ -14,7 +14,8 @@ from ruamel.yaml.error import YAMLError
 from jaxlm.config.checks import impossible
 from jaxlm.config.explain import Key, Places, dotted, explain, where
 from jaxlm.config.schema import Config
-from jaxlm.errors import UsageError
+from jaxlm.config.tokenizer_file import read_file
+from jaxlm.errors import UsageError, UserError
 
 MAX_BYTES = 1 << 20
 
@@ -68,9 +69,31 @@ def validate(data: dict[str, Any], places: Places | None = None) -> Config:
         config = Config.model_validate_json(json.dumps(data, default=str))
     except ValidationError as error:
         raise UsageError([explain(detail, places) for detail in error.errors()]) from None
+    config = _sized(config, places)
     if found := impossible(config):
         raise UsageError([f"{message}{where(keys, places)}" for keys, message in found])
     return config
+
+
+def _sized(config: Config, places: Places) -> Config:
+    """With the vocab_size of the file at tokenizer.path, where it was left out.
+
+    A file that is not there is needed first when the tokenizer is: model.vocab_size is enough to
+    plan a run.
+    """
+    options = config.tokenizer
+    if options.path is None or options.vocab_size is not None:
+        return config
+    if config.model.vocab_size is not None and not Path(options.path).exists():
+        return config
+    try:
+        file = read_file(options.path)
+    except UserError as error:
+        place = where(["tokenizer.path"], places)
+        raise UsageError([f"{message}{place}" for message in error.messages]) from None
+    names = [name for name in (options.bos, options.eos) if name is not None]
+    size = file.size + len(file.lacks((*names, *config.specials)))
+    return config.model_copy(update={"tokenizer": options.model_copy(update={"vocab_size": size})})
 
 
 def dump(config: Config) -> str:

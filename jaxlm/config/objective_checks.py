@@ -105,12 +105,27 @@ def _lengths(place: str, one: Objective, component: Component, config: Config) -
 
 def _ids(config: Config) -> Iterator[Problem]:
     """Want of room for special tokens in a tokenizer that is trained here."""
-    tokenizer, specials = config.tokenizer, len(config.specials)
-    least = 3 + 256 + specials
-    trained = tokenizer.kind == "bpe" and tokenizer.path is None
-    if trained and specials and tokenizer.vocab_size <= least:
+    tokenizer = config.tokenizer
+    if tokenizer.path is not None or tokenizer.kind == "byte" or tokenizer.vocab_size is None:
+        return
+    both = [name for name in config.specials if name in tokenizer.user_symbols]
+    if both:
+        yield (
+            ["tokenizer.user_symbols", "objective"],
+            f"{both[0]} is a special token of the objective, which text never becomes",
+        )
+    named = len(config.specials) + len(tokenizer.user_symbols)
+    # WordPiece has each byte twice: as it begins a word, and as it goes on
+    needed_bytes = 512 if tokenizer.kind == "wordpiece" else 256
+    least = 3 + needed_bytes + named
+    if (named or tokenizer.kind == "wordpiece") and tokenizer.vocab_size <= least:
+        kinds = "special tokens of the objective"
+        if tokenizer.user_symbols:
+            kinds = "special tokens and user symbols"
+        elif not config.specials:
+            kinds = "special tokens"
         yield (
             ["tokenizer.vocab_size", "objective", "data.seq_len"],
-            f"{tokenizer.vocab_size} ids have no room for text beside 256 bytes, 3 control ids "
-            f"and {specials} special tokens of the objective; use more than {least}",
+            f"{tokenizer.vocab_size} ids have no room for text beside {needed_bytes} bytes, 3 "
+            f"control ids and {named} {kinds}; use more than {least}",
         )

@@ -57,13 +57,22 @@ class Config(Section):
     @property
     def vocab_size(self) -> int:
         """Rows of the embedding: model.vocab_size, or those of the tokenizer where it is null."""
-        return self.model.vocab_size or self.tokenizer_size
+        size = self.model.vocab_size or self.tokenizer_size
+        if size is None:
+            raise UsageError(
+                f"tokenizer.vocab_size: {self.tokenizer.path} is not there to say it; give it, or "
+                "model.vocab_size"
+            )
+        return size
 
     @property
-    def tokenizer_size(self) -> int:
-        """Ids of the tokenizer: tokenizer.vocab_size, with the special tokens for kind byte."""
-        added = len(self.specials) if self.tokenizer.kind == "byte" else 0
-        return self.tokenizer.vocab_size + added
+    def tokenizer_size(self) -> int | None:
+        """Ids of the tokenizer: tokenizer.vocab_size, with the special tokens for kind byte; None
+        where the file that says it is not there."""
+        size = self.tokenizer.vocab_size
+        if self.tokenizer.kind == "byte" and size is not None:
+            size += len(self.specials) + len(self.tokenizer.user_symbols)
+        return size
 
     @property
     def specials(self) -> tuple[str, ...]:

@@ -22,6 +22,7 @@ from jaxlm.errors import UserError
 from jaxlm.objectives.fim import check_cuts, fim_text
 from jaxlm.objectives.prepared import lacking
 from jaxlm.tokens.documents import Block, Shard, corpus_shards, parse_fields, read_blocks
+from jaxlm.tokens.pieces import id_dtype
 from jaxlm.tokens.pool import Pool, cores
 from jaxlm.tokens.shuffle import key_of
 from jaxlm.tokens.spool import RECORD, Encoded, Part, Spool
@@ -34,11 +35,12 @@ from jaxlm.tokens.store import (
     Split,
     StoredFile,
     StreamSize,
+    check_writable,
     checksums,
     context,
 )
 from jaxlm.tokens.streams import Plan, Values, number_in, plan_streams, split_of, values_of
-from jaxlm.tokens.tokenizer import Tokenizer, id_dtype, load_tokenizer
+from jaxlm.tokens.tokenizer import Tokenizer, load_tokenizer
 from jaxlm.workdir import Progress, Workdir, no_progress, write_json
 
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -66,6 +68,8 @@ def tokenize(config: Config, workdir: Workdir, progress: Progress = no_progress)
                 f"data.dtype {config.data.dtype} cannot hold {tokenizer.vocab_size} ids; use uint32"
             )
         dtype = config.data.dtype
+    if config.data.store is not None:
+        check_writable(config.data.store)
     shards = {source.name: corpus_shards(workdir.corpus, source.name) for source in config.sources}
     data = config.data
     inputs = {
@@ -103,11 +107,10 @@ def tokenize(config: Config, workdir: Workdir, progress: Progress = no_progress)
                 )
                 write_json(directory / MANIFEST, manifest.model_dump())
     except OSError as error:
-        if error.errno not in FULL_DISK:
-            raise
+        what = "no room to write" if error.errno in FULL_DISK else "cannot be written or read"
         raise UserError(
-            f"{workdir.path}: no room to write ({error.strerror}); free some disk space and start "
-            "again: it goes on where it was. An earlier store there was kept."
+            f"{error.filename or workdir.path}: {what} ({error.strerror or error}); mend that and "
+            "start again: it goes on where it was. An earlier store was kept."
         ) from None
 
 

@@ -25,8 +25,10 @@ from jaxlm.objectives.fim import (
     fim_text,
     fim_windows,
 )
-from jaxlm.tokens.tokenizer import ByteTokenizer, SentencePieceTokenizer, Tokenizer
-from jaxlm.tokens.train import pieces_of, train_bpe
+from jaxlm.tokens.sample import pieces_of
+from jaxlm.tokens.sentencepieces import SentencePieceTokenizer
+from jaxlm.tokens.tokenizer import ByteTokenizer, Tokenizer
+from jaxlm.tokens.train import train_model
 from tests.objectives.streams import BOS, EOS, stored
 
 # Made with the permutation of Megatron-LM's and BigCode's data sets on arange(20), with NumPy's
@@ -40,7 +42,7 @@ BYTES = ByteTokenizer(FIM_TOKENS)
 @pytest.fixture(scope="module")
 def bpe() -> SentencePieceTokenizer:
     text = Path(json.__file__).read_text() + TEXT * 5
-    model = train_bpe(Options(vocab_size=600), list(pieces_of(text)), FIM_TOKENS)
+    model = train_model(Options(vocab_size=600), list(pieces_of(text)), FIM_TOKENS)
     return SentencePieceTokenizer(model, "x")
 
 

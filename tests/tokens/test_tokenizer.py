@@ -15,8 +15,10 @@ from hypothesis import strategies as st
 from jaxlm.config.tokens import Tokenizer as Options
 from jaxlm.errors import UserError
 from jaxlm.tokens import decode_named, encode_named, load_tokenizer
-from jaxlm.tokens.tokenizer import ByteTokenizer, SentencePieceTokenizer, Tokenizer
-from jaxlm.tokens.train import train_bpe
+from jaxlm.tokens.sentencepieces import SentencePieceTokenizer
+from jaxlm.tokens.special import Special
+from jaxlm.tokens.tokenizer import ByteTokenizer, Tokenizer, lost, open_tokenizer
+from jaxlm.tokens.train import train_model
 from jaxlm.workdir import Workdir
 from tests.tokens.conftest import AWKWARD, CODE, TOPICS
 
@@ -96,7 +98,7 @@ def test_manifest_names_the_model(made: Workdir, tokenizer: Tokenizer) -> None:
 def test_another_model_is_refused(made: Workdir, tmp_path: Path) -> None:
     shutil.copytree(made.tokenizer, tmp_path / "tokenizer")
     model = tmp_path / "tokenizer" / "tokenizer.model"
-    model.write_bytes(train_bpe(Options(vocab_size=400), [TOPICS[0][1]]))
+    model.write_bytes(train_model(Options(vocab_size=400), [TOPICS[0][1]]))
     with pytest.raises(UserError, match=r"tokenizer\.model: not the file"):
         load_tokenizer(tmp_path / "tokenizer")
     with pytest.raises(UserError, match="no tokenizer; run"):
@@ -106,14 +108,34 @@ def test_another_model_is_refused(made: Workdir, tmp_path: Path) -> None:
         load_tokenizer(tmp_path / "tokenizer")
 
 
-def test_models_that_lose_text_are_refused() -> None:
-    with pytest.raises(UserError, match="not a SentencePiece model"):
-        SentencePieceTokenizer(b"garbage", "x.model")
-    lossy = _train(byte_fallback=False)
-    with pytest.raises(UserError, match=r"x\.model: has no byte fallback"):
-        SentencePieceTokenizer(lossy, "x.model")
-    with pytest.raises(UserError, match="begin and end"):
-        SentencePieceTokenizer(_train(bos_id=-1), "x.model")
+def test_files_that_are_no_tokenizer_are_refused(made: Workdir) -> None:
+    whole = (made.tokenizer / "tokenizer.model").read_bytes()
+    for broken in (b"garbage", b"", whole[:1000], whole[:-5]):
+        with pytest.raises(UserError, match=r"x\.model: not a tokenizer; give a SentencePiece"):
+            open_tokenizer(broken, "x.model")
+    with pytest.raises(UserError, match=r"which special token is the begin of a document; name it"):
+        open_tokenizer(_train(bos_id=-1), "x.model")
+
+
+def test_begin_of_document_may_be_named() -> None:
+    model = _train(bos_id=-1, pad_id=3, control_symbols=["<x>"])
+    plain = sentencepiece.SentencePieceProcessor(model_proto=model)
+    pad = open_tokenizer(model, "x", Special(bos="<pad>"))
+    assert (pad.bos_id, pad.vocab_size, pad.added) == (3, 500, ())
+    other = open_tokenizer(model, "x", Special(bos="<begin>"))
+    assert (other.bos_id, other.vocab_size, other.added) == (500, 501, ("<begin>",))
+    assert other.specials.keys() == {"<pad>", "<x>"}
+    assert len({pad.hash, other.hash, hashlib.sha256(model).hexdigest()}) == 3
+    assert pad.encode(" x<begin>") == other.encode(" x<begin>") == plain.encode(" x<begin>")
+    with pytest.raises(UserError, match=r"</s> cannot be both begin and end"):
+        open_tokenizer(model, "x", Special(bos="</s>"))
+
+
+def test_what_a_model_loses_is_told() -> None:
+    lossy = open_tokenizer(_train(byte_fallback=False), "x.model")
+    assert "comes back as" in (lost(lossy) or "")
+    assert lossy.token_bytes[0] == 0, "what is unknown stands for no byte that is known"
+    assert lost(ByteTokenizer()) is None
 
 
 def test_a_model_with_a_leading_space_encodes_whole_texts() -> None:
@@ -154,7 +176,7 @@ NAMES = ("[MASK]", "<extra_id_0>", "<a>", "<extra_id_1>")
 def special() -> list[Tokenizer]:
     """A trained tokenizer with special tokens, and bytes with the same."""
     pieces = [text for _, text in CODE]
-    model = train_bpe(Options(vocab_size=500), pieces, NAMES)
+    model = train_model(Options(vocab_size=500), pieces, NAMES)
     return [SentencePieceTokenizer(model, "x"), ByteTokenizer(NAMES)]
 
 

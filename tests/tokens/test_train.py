@@ -10,7 +10,8 @@ from jaxlm.config.tokens import Tokenizer as Options
 from jaxlm.errors import UserError
 from jaxlm.tokens import load_tokenizer, train_tokenizer
 from jaxlm.tokens.pool import Pool
-from jaxlm.tokens.train import LONGEST_SENTENCE, draw_sample, pieces_of, taken_over, train_bpe
+from jaxlm.tokens.sample import draw_sample, pieces_of
+from jaxlm.tokens.train import LONGEST_SENTENCE, taken_over, train_model
 from jaxlm.workdir import Workdir
 from tests.tokens.conftest import CODE, TOPICS, make_config, write_corpus
 
@@ -22,7 +23,8 @@ def setup_nothing() -> None:
 def sample(workdir: Workdir, size: int, seed: int = 0, workers: int = 1) -> dict[str, list[str]]:
     config = make_config(tokenizer=Options(vocab_size=1024, sample_bytes=size), seed=seed)
     with Pool(workers, setup_nothing) as pool:
-        return draw_sample(config, workdir, pool)
+        drawn = draw_sample(config, workdir, pool)
+    return {name: [piece.text for piece in part] for name, part in drawn.items()}
 
 
 def test_sample_follows_weights_and_budget(made: Workdir) -> None:
@@ -52,7 +54,7 @@ def test_sample_depends_on_the_seed_alone(made: Workdir, tmp_path: Path) -> None
 def test_training_is_deterministic() -> None:
     pieces = [piece for _, text in TOPICS[:20] for piece in pieces_of(text)]
     options = Options(vocab_size=512)
-    assert train_bpe(options, pieces) == train_bpe(options, pieces)
+    assert train_model(options, pieces) == train_model(options, pieces)
 
 
 def test_pieces_are_the_text_and_short() -> None:
@@ -66,7 +68,7 @@ def test_pieces_are_the_text_and_short() -> None:
 def test_a_long_line_is_learned_from() -> None:
     # One line of a megabyte: SentencePiece would drop it as a sentence that is too long.
     line = "unforgettable elephants " * 40_000
-    model = train_bpe(Options(vocab_size=290), list(pieces_of(line)))
+    model = train_model(Options(vocab_size=290), list(pieces_of(line)))
     own = sentencepiece.SentencePieceProcessor(model_proto=model)
     pieces = [own.id_to_piece(i).strip("\u2581") for i in range(259, own.vocab_size())]
     assert any(len(piece) > 4 and piece in line for piece in pieces)
@@ -75,18 +77,18 @@ def test_a_long_line_is_learned_from() -> None:
 def test_largest_vocabulary_is_told(tmp_path: Path) -> None:
     pieces = ["a few words and a few more words"]
     with pytest.raises(UserError, match="largest possible size is") as caught:
-        train_bpe(Options(vocab_size=5000), pieces)
+        train_model(Options(vocab_size=5000), pieces)
     largest = int(str(caught.value).split("largest possible size is ")[1].split(":")[0])
-    assert train_bpe(Options(vocab_size=largest), pieces)
+    assert train_model(Options(vocab_size=largest), pieces)
     with pytest.raises(UserError, match=f"is {largest}:"):
-        train_bpe(Options(vocab_size=largest + 1), pieces)
+        train_model(Options(vocab_size=largest + 1), pieces)
 
 
 def test_a_vocabulary_without_room_for_characters_is_refused() -> None:
     with pytest.raises(UserError, match="no room for the bytes"):
-        train_bpe(Options(vocab_size=262), ["".join(chr(c) for c in range(0x4E00, 0x4F00))])
+        train_model(Options(vocab_size=262), ["".join(chr(c) for c in range(0x4E00, 0x4F00))])
     with pytest.raises(UserError, match="holds no text"):
-        train_bpe(Options(vocab_size=300), [])
+        train_model(Options(vocab_size=300), [])
 
 
 def test_an_existing_model_is_taken(made: Workdir, tmp_path: Path) -> None:
@@ -133,20 +135,32 @@ def test_special_tokens_of_the_objective_are_trained_in(made: Workdir, tmp_path:
     assert byte.vocab_size == config.vocab_size == 262
 
 
-def test_a_model_without_the_special_tokens_is_refused(made: Workdir, tmp_path: Path) -> None:
+def test_special_tokens_that_a_model_lacks_get_ids_behind_its_own(
+    made: Workdir, tmp_path: Path
+) -> None:
     path = str(made.tokenizer / "tokenizer.model")
-    config = make_config(
-        objective=FIM(), tokenizer=Options(vocab_size=1024, path=path, specials=("<a>",))
-    )
+    options = Options(vocab_size=1024, path=path, specials=("<a>",))
+    config = make_config(objective=FIM(), tokenizer=options)
     with pytest.raises(UserError) as caught:
         train_tokenizer(config, Workdir(tmp_path))
     assert caught.value.messages == [
-        f"{path} lacks special tokens that the objective needs: <a>, <fim_prefix>, <fim_suffix>, "
-        "<fim_middle>; train one with them (leave tokenizer.path out and run `jaxlm tokenizer`), "
-        "or choose another objective"
+        f"{path} has 1024 ids and lacks <a>, <fim_prefix>, <fim_suffix>, <fim_middle>, which come "
+        "behind them, the config says 1024; set tokenizer.vocab_size=1028, or leave it out"
     ]
+    config = make_config(objective=FIM(), tokenizer=Options(path=path, specials=("<a>",)))
+    train_tokenizer(config, Workdir(tmp_path))
+    grown, own = load_tokenizer(tmp_path / "tokenizer"), load_tokenizer(made.tokenizer)
+    assert grown.specials == {
+        "<a>": 1024, "<fim_prefix>": 1025, "<fim_suffix>": 1026, "<fim_middle>": 1027,
+    }  # fmt: skip
+    assert grown.vocab_size == len(grown.token_bytes) == 1028
+    assert grown.hash != own.hash
+    for text in ("<a> and <fim_prefix>", TOPICS[0][1]):
+        assert grown.encode(text) == own.encode(text)
+        assert grown.decode([1024, *grown.encode(text), 1027]) == text
+
     good = tmp_path / "good.model"
-    good.write_bytes(train_bpe(Options(vocab_size=500), [TOPICS[0][1] * 3], config.specials))
+    good.write_bytes(train_model(Options(vocab_size=500), [TOPICS[0][1] * 3], config.specials))
     config = make_config(objective=FIM(), tokenizer=Options(vocab_size=500, path=str(good)))
     train_tokenizer(config, Workdir(tmp_path))
     assert len(load_tokenizer(tmp_path / "tokenizer").specials) == 4
