@@ -58,7 +58,7 @@ class Mix(Section):
     minimum: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
     """Least share of each source."""
     confirm: PositiveInt = 2
-    """Best mixtures that are trained again: the one found, and the best of those that were tried."""
+    """Best mixtures that are trained again: the one found, and the best that were tried."""
     seeds: Annotated[int, Field(ge=1, le=64)] = 3
     """Times that each of them is trained, besides the config's own mixture and the uniform one,
     from other initial weights and in another order of the data."""

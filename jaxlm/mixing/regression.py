@@ -147,30 +147,62 @@ def _quadratic(shares_NS: Array) -> Array:
     return np.hstack([shares_NS, shares_NS[:, first] * shares_NS[:, second]])
 
 
-def _logarithmic(shares_NS: Array) -> Array:
-    """Shares, and their logarithms: steep where a source that is needed has next to nothing."""
-    return np.hstack([shares_NS, np.log(shares_NS + 0.02)])
+def _exponentials(terms: int) -> Callable[[Array, Array], Callable[[Array], Array]]:
+    """c + a sum of exp(t . shares), the law of Ye et al. (2024, "Data Mixing Laws", section 3):
+    one term for a domain, several where a target is of domains that are not known. Their factor of
+    each term is in its t, as shares add up to 1."""
+
+    def value(p: Array, shares_NS: Array) -> Array:
+        t_KS = p[1:].reshape(terms, -1)
+        return p[0] + np.exp(np.minimum(shares_NS @ t_KS.T, 50.0)).sum(axis=1)
+
+    return _searched(value, lambda S: terms * S, starts=1 if terms == 1 else STARTS)
 
 
-def _exponential(shares_NS: Array, loss_N: Array) -> Callable[[Array], Array]:
-    """c + exp(t . shares), the law of Ye et al. (2024, "Data Mixing Laws", eq. 6); their factor k
-    is in t, as shares add up to 1."""
-    S = shares_NS.shape[1]
-    spread = float(np.ptp(loss_N)) or 1e-9
-    start = float(loss_N.min()) - 0.5 * spread
-    t_S = np.linalg.lstsq(shares_NS, np.log(loss_N - start), rcond=1e-8)[0]
+def _logarithms(terms: int) -> Callable[[Array, Array], Callable[[Array], Array]]:
+    """c - a sum of w log(p . shares), all w and p positive: what a target loses if a model that was
+    trained on a mixture predicts as the mixture of models of the sources, and so gives each of some
+    kinds of what the target holds the mean of the probabilities p that these give it. Convex, and
+    steep where nothing is left of a source that is needed."""
 
-    def off(p: Array) -> Array:
-        return (p[0] + np.exp(np.minimum(shares_NS @ p[1:], 50.0)) - loss_N) / spread
+    def value(p: Array, shares_NS: Array) -> Array:
+        w_K, p_KS = np.exp(np.clip(p[1 : 1 + terms], -9, 5)), p[1 + terms :].reshape(terms, -1)
+        mean_NK = shares_NS @ np.exp(np.clip(p_KS, -9, 5)).T
+        return p[0] - np.log(mean_NK + 1e-6) @ w_K
 
-    found = least_squares(off, np.concatenate([[start], t_S]), max_nfev=50 * (S + 1))
-    c, best_S = found.x[0], found.x[1:]
-    return lambda x_NS: c + np.exp(np.minimum(x_NS @ best_S, 50.0))
+    return _searched(value, lambda S: terms + terms * S, starts=STARTS)
 
 
+def _searched(
+    value: Callable[[Array, Array], Array], unknowns: Callable[[int], int], starts: int
+) -> Callable[[Array, Array], Callable[[Array], Array]]:
+    """Nonlinear least squares of value(parameters, shares), the best from some starting points; the
+    first parameter is a constant near the least loss."""
+
+    def fitted(shares_NS: Array, loss_N: Array) -> Callable[[Array], Array]:
+        count = unknowns(shares_NS.shape[1])
+        spread = float(np.ptp(loss_N)) or 1.0
+        low, scaled_N = float(loss_N.min()), (loss_N - loss_N.min()) / spread
+        rng = np.random.default_rng(0)
+        found = [
+            least_squares(
+                lambda p: value(p, shares_NS) - scaled_N,
+                np.concatenate([[0.0], rng.normal(-1.0, 1.0, count)]),
+                max_nfev=300,
+            )
+            for _ in range(starts)
+        ]
+        best = min(found, key=lambda result: result.cost).x
+        return lambda x_NS: low + spread * value(best, x_NS)
+
+    return fitted
+
+
+STARTS = 3
 FORMS = {
     "linear": Form(lambda S: S, _least_squares(lambda shares_NS: shares_NS)),
     "quadratic": Form(lambda S: S * (S + 1) // 2, _least_squares(_quadratic)),
-    "logarithmic": Form(lambda S: 2 * S, _least_squares(_logarithmic)),
-    "exponential": Form(lambda S: S + 1, _exponential),
+    "exponential": Form(lambda S: 1 + S, _exponentials(1)),
+    "exponentials": Form(lambda S: 1 + 3 * S, _exponentials(3)),
+    "logarithms": Form(lambda S: 4 + 3 * S, _logarithms(3)),
 }
