@@ -30,6 +30,7 @@ class Workdir:
         self.tokenizer = self.path / "tokenizer"
         self.tokens = self.path / "tokens"
         self.checkpoints = self.path / "checkpoints"
+        self.mixture = self.path / "mixture.json"
         self.metrics = self.path / "metrics.jsonl"
         self.evaluation = self.path / "eval.json"
         self.samples = self.path / "samples.jsonl"

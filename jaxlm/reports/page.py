@@ -46,6 +46,7 @@ def write_report(workdir: Workdir) -> Path:
     corpus_config = read(records.read_corpus_config)
     tokenizer = read(records.read_tokenizer)
     tokens = read(records.read_tokens)
+    plan = read(records.read_plan)
     metrics = read(records.read_metrics)
     evaluation = read(records.read_evaluation)
     samples = read(records.read_samples, SAMPLES)
@@ -74,7 +75,10 @@ def write_report(workdir: Workdir) -> Path:
         never_failed=corpus and corpora.never_failed(corpus, found, corpus_config),
         tokenizer=tokenizer,
         tokens=tokens,
-        mixture=config and mixture(config.keys, tokens, metrics),
+        mixture=config and mixture(config.keys, tokens, plan, metrics),
+        stages=plan and [stage_row(stage) for stage in plan.stages if stage.name],
+        steps=plan.steps if plan else 0,
+        repeated=metrics and metrics.last.repeated_tokens,
         metrics=metrics,
         broken_losses=metrics and int((~np.isfinite(metrics.columns["loss"])).sum()),
         charts=metrics and charts(metrics, evaluation) + shares_over_steps(metrics, colour),
@@ -93,31 +97,44 @@ def write_report(workdir: Workdir) -> Path:
 def mixture(
     config: records.ConfigKeys,
     tokens: records.TokensManifest | None,
+    plan: records.Plan | None,
     metrics: records.Metrics | None,
 ) -> list[dict[str, Any]]:
-    """Share of training tokens by stream: wanted (weights), held in the store, consumed so far.
-
-    A source's weight is shared by its streams in proportion to their tokens."""
+    """Share of training tokens by stream: wanted up to the last step, held in the store, read."""
     held = {n: s.train.tokens for n, s in tokens.sources.items()} if tokens else {}
     read = metrics.last.source_tokens if metrics else {}
-    weights: dict[str, float] = {}
-    for source in config.sources:
-        there = tokens.sources.items() if tokens else ()
-        streams = [name for name, s in there if (s.source or name) == source.name]
-        whole = sum(held[name] for name in streams)
-        for name in streams or [source.name]:
-            weights[name] = source.weight * (share(held.get(name), whole) or 0 if streams else 1)
+    epochs = metrics.last.source_epochs if metrics else {}
+    names = list(held) or [source.name for source in config.sources]
+    wanted = dict.fromkeys(names, 0.0)
+    for stage in plan.stages if plan else ():
+        end = min(metrics.last.step, stage.last) if metrics else stage.last
+        done = max(end - stage.first, 0) / (stage.last - stage.first)
+        for name, count in stage.tokens.items():
+            wanted[name] = wanted.get(name, 0.0) + count * done
     return [
         {
             "name": name,
-            "wanted": share(weight, sum(weights.values())),
+            "wanted": share(wanted[name], sum(wanted.values())),
             "held": share(held.get(name), sum(held.values())),
             "read": share(read.get(name), sum(read.values())),
             "tokens": read.get(name),
-            "passes": share(read.get(name), held.get(name)),
+            "epochs": epochs.get(name),
         }
-        for name, weight in weights.items()
+        for name in names
     ]
+
+
+def stage_row(stage: records.PlannedStage) -> dict[str, Any]:
+    """A stage of the curriculum: its length, and the share and epochs of each stream."""
+    whole = sum(stage.tokens.values())
+    return {
+        "name": stage.name,
+        "first": stage.first + 1,
+        "last": stage.last,
+        "tokens": whole,
+        "shares": {name: count / whole for name, count in stage.tokens.items()},
+        "epochs": max(stage.epochs.values()),
+    }
 
 
 def share(part: float | None, of: float | None) -> float | None:

@@ -190,7 +190,13 @@ class Metric(Record):
     efficiency: float | None = None
     time: float | None = None
     source_tokens: dict[str, NonNegativeInt] = {}
+    source_epochs: dict[str, NonNegativeFloat] = {}
+    repeated_tokens: NonNegativeInt | None = None
     mixture: Change | None = None
+
+
+BY_SOURCE = ("source_tokens", "source_epochs", "mixture")
+"""What of a line is no number."""
 
 
 class Score(Record):
@@ -225,44 +231,36 @@ class ConfigSource(Record):
     weight: NonNegativeFloat = 1.0
 
 
-class TrainKeys(Record):
-    steps: PositiveInt | None = None
-    tokens: PositiveInt | None = None
-    batch_size: PositiveInt
-
-
-class StageKeys(Record):
-    steps: PositiveInt | None = None
-    tokens: PositiveInt | None = None
-    batch_size: PositiveInt | None = None
-    seq_len: PositiveInt | None = None
-
-
 class DataKeys(Record):
-    seq_len: PositiveInt
-    curriculum: list[StageKeys] = []
+    curriculum: list[Any] = []
 
 
 class ConfigKeys(Record):
     """The keys of config.yaml that people are told of here."""
 
     sources: list[ConfigSource]
-    train: TrainKeys
     data: DataKeys
+
+
+class PlannedStage(Record):
+    """What a stage of the run is to read: tokens by stream, and by then how often all of it."""
+
+    name: str | None
+    first: NonNegativeInt
+    last: PositiveInt
+    tokens: dict[str, NonNegativeInt]
+    epochs: dict[str, NonNegativeFloat]
+
+
+class Plan(Record):
+    """mixture.json."""
+
+    stages: Annotated[list[PlannedStage], Field(min_length=1)]
 
     @property
     def steps(self) -> int:
-        """Length of the run in steps (0 where the config does not say)."""
-        train, data = self.train, self.data
-        whole = StageKeys(steps=train.steps, tokens=train.tokens)
-        return sum(
-            part.steps
-            or -(
-                -(part.tokens or 0)
-                // ((part.batch_size or train.batch_size) * (part.seq_len or data.seq_len))
-            )
-            for part in data.curriculum or [whole]
-        )
+        """Of the run."""
+        return self.stages[-1].last
 
 
 @dataclass(frozen=True)
@@ -336,6 +334,11 @@ def read_tokens(workdir: Workdir) -> TokensManifest | None:
     return read_json(workdir.tokens / "manifest.json", TokensManifest)
 
 
+def read_plan(workdir: Workdir) -> Plan | None:
+    """Read mixture.json."""
+    return read_json(workdir.mixture, Plan)
+
+
 def read_evaluation(workdir: Workdir) -> Evaluation | None:
     """Read eval.json."""
     return read_json(workdir.evaluation, Evaluation)
@@ -400,7 +403,7 @@ def read_metrics(workdir: Workdir) -> Metrics | None:
     path = workdir.metrics
     if not path.is_file():
         return None
-    names = [name for name in Metric.model_fields if name not in ("source_tokens", "mixture")]
+    names = [name for name in Metric.model_fields if name not in BY_SOURCE]
     columns = {name: array("d") for name in names}
     changes: list[tuple[int, Change]] = []
     last, unfinished = None, False

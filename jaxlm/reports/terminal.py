@@ -223,6 +223,7 @@ def final_screen(workdir: Workdir) -> RenderableType:
     corpus = records.read_corpus(workdir)
     tokens = records.read_tokens(workdir)
     metrics = records.read_metrics(workdir)
+    plan = records.read_plan(workdir)
     evaluation = records.read_evaluation(workdir)
     samples = records.read_samples(workdir, 1)
     made = Table.grid(padding=(0, 2))
@@ -240,7 +241,7 @@ def final_screen(workdir: Workdir) -> RenderableType:
         row("tokens", f"{whole(count)} for training, from {len(tokens.sources)} sources")
     if metrics:
         known = evaluation and evaluation.parameters
-        of = f" of {whole(config.keys.steps)}" if config else ""
+        of = f" of {whole(plan.steps)}" if plan else ""
         row(
             "model",
             (f"{whole(known)} parameters, " if known else "")
@@ -256,7 +257,9 @@ def final_screen(workdir: Workdir) -> RenderableType:
     if samples:
         parts += [Text("\nA sample", style="bold"), _sample(samples[0])]
     parts.append(Text("\nNext", style="bold"))
-    parts += [Text(f"  {line}", no_wrap=True, overflow="ignore") for line in _next(workdir, config)]
+    parts += [
+        Text(f"  {line}", no_wrap=True, overflow="ignore") for line in _next(workdir, config, plan)
+    ]
     return Group(*parts)
 
 
@@ -294,13 +297,15 @@ def _sample(sample: records.Sample) -> RenderableType:
     return Group(*shown)
 
 
-def _next(workdir: Workdir, config: records.RunConfig | None) -> list[str]:
+def _next(
+    workdir: Workdir, config: records.RunConfig | None, plan: records.Plan | None
+) -> list[str]:
     """Commands to go on with."""
     program, folder = _program(), shlex.quote(_shown(workdir.path))
     lines = [f'{program} generate {folder} --prompt "Once upon a time"', f"{program} eval {folder}"]
-    if config and config.keys.steps and not config.keys.data.curriculum:
+    if config and plan and not config.keys.data.curriculum:
         file = shlex.quote(_shown(workdir.config))
-        lines.append(f"{program} train {file} train.steps={2 * config.keys.steps}")
+        lines.append(f"{program} train {file} train.steps={2 * plan.steps}")
     return lines
 
 

@@ -259,6 +259,23 @@ class Loader:
             raise UserError(problems)
         return [[s for s, found in enumerate(keys) if found == key] for key in stage.order]
 
+    def plan(self) -> list[dict[str, Any]]:
+        """What each stage reads: its name, the steps of the run up to its end, and by stream the
+        tokens and how often all of its text has been read by then."""
+        found, read_S = [], np.zeros(len(self.names), np.int64)
+        for stage, examples in zip(self._stages, self._examples, strict=True):
+            tokens_S = examples.totals() * stage.objective.stride
+            read_S = read_S + tokens_S
+            used = np.flatnonzero(tokens_S).tolist()
+            found.append({
+                "name": stage.name,
+                "first": stage.spans[0].first,
+                "last": stage.spans[-1].last,
+                "tokens": {self.names[s]: int(tokens_S[s]) for s in used},
+                "epochs": {self.names[s]: float(read_S[s] / self.epoch_S[s]) for s in used},
+            })  # fmt: skip
+        return found
+
     @property
     def weights(self) -> list[float]:
         """Shares of the streams at the beginning of the run."""

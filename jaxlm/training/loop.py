@@ -31,10 +31,13 @@ from jaxlm.training.hardware import peak_flops
 from jaxlm.training.metrics import Metrics
 from jaxlm.training.state import make_state, optimizer_of, shapes_of_params, shapes_of_state
 from jaxlm.training.step import Step, make_step
-from jaxlm.workdir import Workdir
+from jaxlm.workdir import Workdir, write_json
 
 LEAST_SCALE = 2.0**-16
 """Gradients that overflow fp16 at this scale of the loss do so at any."""
+
+MOST_SHOWN = 8
+"""Sources whose shares are told on the terminal."""
 
 
 class Show(Protocol):
@@ -127,7 +130,9 @@ def _train(config: Config, workdir: Workdir, show: Show, score: Score, stop: _St
     }
     _same_everywhere(run)
     total, every = config.steps, config.logging.every
-    for line in describe(config):
+    plan = loader.plan()
+    first_does("mixture.json", lambda: write_json(workdir.mixture, {"stages": plan}))
+    for line in [*describe(config), *map(_mixture_line, plan)]:
         show.line(line)
     names = loader.names
     start, tokens, read_S = 0, 0, np.zeros(len(names), np.int64)
@@ -258,6 +263,18 @@ def _steps(
             for step, ready in enumerate(batches(own, mixture.loader, first, stop), first + 1):
                 yield stage, step, ready
             first = stop
+
+
+def _mixture_line(stage: dict[str, Any]) -> str:
+    """`mixture of STAGE: web 75.0% (0.31 epochs), code 25.0% (1.20 epochs)`"""
+    whole = sum(stage["tokens"].values())
+    parts = [
+        f"{name} {count / whole:.1%} ({stage['epochs'][name]:.2f} epochs)"
+        for name, count in sorted(stage["tokens"].items(), key=lambda item: -item[1])
+    ]
+    more = [f"and {len(parts) - MOST_SHOWN} more"] if len(parts) > MOST_SHOWN else []
+    of = f" of {stage['name']}" if stage["name"] else ""
+    return f"mixture{of}: {', '.join(parts[:MOST_SHOWN] + more)}"
 
 
 def _dropout_key(config: Config, step: int) -> jax.Array | None:

@@ -28,11 +28,11 @@ def refuse_other_run(was: dict[str, Any], now: dict[str, Any], where: Path) -> N
     """
     data = now["config"]["data"]
     last = len(data["curriculum"]) - 1
-    free, same = FREE, SAME
+    same, free = [*SAME], [*FREE]
     if _depends_on_length(data):
-        same = (*SAME, "train.steps", "train.tokens")
+        same += ["train.steps", "train.tokens"]
     else:  # like train.steps, the length of the last stage may change
-        free = (*FREE, f"data.curriculum.{last}.steps", f"data.curriculum.{last}.tokens")
+        free += [f"data.curriculum.{last}.steps", f"data.curriculum.{last}.tokens"]
     different = [
         f"{where}: {key} was {_short(old)} and is {_short(new)}"
         for name in same

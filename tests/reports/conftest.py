@@ -66,6 +66,7 @@ def metric(step: int, loss: float | None) -> dict[str, Any]:
         "step": step, "loss": loss, "tokens": 100 * step, "learning_rate": 0.001, "grad_norm": 0.5,
         "step_time_s": 0.5, "tokens_per_s": 200.0, "mfu": 0.4, "mfu_causal": 0.3, "time": 1.8e9,
         "source_tokens": {"web": 75 * step, "code": 25 * step},
+        "source_epochs": {"web": 75e-6 * step, "code": step / 60}, "repeated_tokens": 0,
     }  # fmt: skip
 
 
@@ -145,6 +146,11 @@ def workdir(tmp_path: Path) -> Workdir:
         "files": [],
     }
     (workdir.tokens / "manifest.json").write_text(json.dumps(tokens))
+    plan = {
+        "name": None, "first": 0, "last": 20,
+        "tokens": {"web": 1500, "code": 500}, "epochs": {"web": 0.002, "code": 1.25},
+    }  # fmt: skip
+    workdir.mixture.write_text(json.dumps({"stages": [plan]}))
     write_lines(workdir.metrics, [metric(step, 9.0 - 0.25 * step) for step in range(1, 21)])
     score = {"loss": 4.125, "perplexity": 61.87, "bits_per_byte": 1.5321, "tokens": 25_000}
     evaluation = {"step": 20, "sources": {"web": score}, "all": score, "parameters": 7_345_408}

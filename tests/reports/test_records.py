@@ -117,20 +117,3 @@ def test_last_samples(workdir: Workdir) -> None:
     samples = records.read_samples(workdir, 3)
     assert samples is not None
     assert [s.step for s in samples] == [27, 28, 29]
-
-
-def test_steps_of_a_run_given_in_tokens(workdir: Workdir) -> None:
-    text = workdir.config.read_text().replace("steps: 20", "tokens: 1001")
-    workdir.config.write_text(text)
-    config = records.read_config(workdir)
-    assert config is not None
-    assert config.keys.steps == 11  # 100 tokens a step, rounded up
-
-
-def test_steps_of_a_curriculum(workdir: Workdir) -> None:
-    text = workdir.config.read_text().replace("steps: 20", "steps: null")
-    stages = "[{name: a, steps: 3}, {name: b, tokens: 1001, batch_size: 2, seq_len: 100}]"
-    workdir.config.write_text(text.replace("seq_len: 25", f"seq_len: 25, curriculum: {stages}"))
-    config = records.read_config(workdir)
-    assert config is not None
-    assert config.keys.steps == 3 + 6
