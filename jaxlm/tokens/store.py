@@ -209,6 +209,20 @@ class ArrayWriter:
         self._try(self._array.resize(exclusive_max=[self.length], resize_metadata_only=True))
 
 
+def check_writable(address: str) -> None:
+    """Raise UserError, before any work, where data.store cannot be written."""
+    spec = kvstore_spec(address)
+    try:
+        store = ts.KvStore.open(spec).result()
+        store.write("written", b"").result()
+        store.write("written", None).result()
+    except (ValueError, OSError, RuntimeError) as error:
+        raise UserError(
+            f"data.store: {address} cannot be written ({_first_line(error)}); "
+            "make it writable, or choose another"
+        ) from None
+
+
 def checksums(address: str | Path, name: str, ctx: ts.Context) -> list[StoredFile]:
     """Every file of the array `name` of a store, read once."""
     store = ts.KvStore.open(kvstore_spec(address), context=ctx).result()

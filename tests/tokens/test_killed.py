@@ -17,6 +17,7 @@ import pytest
 from jaxlm.config import Config
 from jaxlm.config.data import Data, SplitBy
 from jaxlm.config.tokens import Tokenizer
+from jaxlm.errors import UserError
 from jaxlm.tokens import tokenize, train_tokenizer
 from jaxlm.tokens.spool import Spool
 from jaxlm.workdir import Workdir
@@ -197,3 +198,46 @@ def test_what_was_done_is_told_and_not_done_again(
     next((tmp_path / "tokens.work").glob("*.tokens")).unlink()
     tokenize(config_of(), workdir, note)
     assert ("tokenize", 0) in told
+
+
+def test_a_full_disk_is_told_and_work_goes_on_when_there_is_room(tmp_path: Path) -> None:
+    """A limit on the size of files stands for the disk: the same error."""
+    run = prepared(tmp_path / "run")
+    whole = Workdir(shutil.copytree(run.path, tmp_path / "whole"))
+    tokenize(config_of(), whole)
+    script = """
+import resource, sys
+from jaxlm.errors import UserError
+from tests.tokens.test_killed import *
+if __name__ == "__main__":
+    most = int(sys.argv[2])
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
+    try:
+        tokenize(config_of(), Workdir(sys.argv[1]))
+    except UserError as error:
+        print(error)
+"""
+    path = tmp_path / "script.py"
+    path.write_text(script)
+    done = subprocess.run(
+        [sys.executable, path, run.path, "20000"], cwd=ROOT, text=True, capture_output=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)}, timeout=60,
+    )  # fmt: skip
+    assert "no room to write" in done.stdout, done.stderr
+    assert not done.stderr
+    assert not run.tokens.exists()
+    assert (run.path / "tokens.work" / "journal.json").exists()
+    tokenize(config_of(), run)
+    assert contents(run) == contents(whole)
+
+
+def test_a_store_that_cannot_be_written_is_refused_before_the_work(tmp_path: Path) -> None:
+    workdir = prepared(tmp_path / "run")
+    (tmp_path / "file").write_text("in the way")
+    data = config_of().data.model_copy(update={"store": str(tmp_path / "file" / "store")})
+    told: list[str] = []
+    with pytest.raises(UserError, match=r"data\.store: .* cannot be written"):
+        tokenize(
+            config_of().model_copy(update={"data": data}), workdir, lambda *a: told.append(a[0])
+        )
+    assert not told
