@@ -121,8 +121,9 @@ class DynamicMixture:
         return all(self._same_mixture(stage, self._stages[number]) for stage in after)
 
     def stretch(self, step: int, last: int) -> int:
-        """How far from the steps before on the mixture is known, at most to `last`."""
-        return next((later for later in range(step + 1, last) if self.due(later)), last)
+        """Up to which step the mixture is known behind so many steps, at most `last` of a stage."""
+        dynamic = self._stages[self._stage_of(last)].config.data.mixture.dynamic
+        return last if dynamic is None else min(last, step - step % dynamic.every + dynamic.every)
 
     def record(self, step: int, read_S: NDArray[np.int64], scores: Scores) -> Change | None:
         """Take up what was monitored after a step, and decide on the shares from the next one on.

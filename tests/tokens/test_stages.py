@@ -60,6 +60,20 @@ def test_each_stage_has_its_lengths_and_sources(loader: Loader) -> None:
     assert loader.read_at(5).tolist() == [0, 6 * 128]
 
 
+def test_a_change_holds_through_stages_with_the_same_mixture(workdir: Workdir) -> None:
+    stages = [{"name": name, "steps": 4} for name in "abc"]
+    stages.append({"name": "d", "steps": 2, "mixture": {"weights": {"code": 1}}})
+    data = {"seq_len": 64, "curriculum": stages, "validation_fraction": 0.1}
+    before = open_loader(config_of(data=data), workdir)
+    after = before.changed([(2, {"topics": 0.625, "code": 0.375})])
+    own, changed = {"topics": 0.25, "code": 0.75}, {"topics": 0.625, "code": 0.375}
+    wanted = [own] * 2 + [changed] * 10 + [{"code": 1.0}] * 2
+    assert [after.shares_at(step) for step in range(14)] == wanted
+    assert [before.shares_at(step) for step in (2, 11)] == [own] * 2
+    read = np.sum([after.read_at(step) for step in range(12)], 0)
+    assert (read == 64 * np.array([2 * 2 + 10 * 5, 2 * 6 + 10 * 3])).all()
+
+
 def test_steps_come_in_any_order_and_from_any_number_of_hosts(
     loader: Loader, workdir: Workdir
 ) -> None:
