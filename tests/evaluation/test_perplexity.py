@@ -57,13 +57,16 @@ def of(folder: Path, **sections: Any) -> Config:
     return config_of(folder, **{"data": data} | sections)
 
 
-def scores_of(config: Config, *, nothing_known: bool = False) -> dict[str, dict[str, float]]:
+def scores_of(
+    config: Config, *, nothing_known: bool = False, batches: int | None = None
+) -> dict[str, dict[str, float]]:
     workdir = Workdir(config.workdir)
     with jax.set_mesh(make_mesh(config)):
         params = make_state(config).params
         if nothing_known:
             params = jax.tree.map(jnp.zeros_like, params)
-        return evaluate(config, workdir, params, load_tokenizer(workdir.tokenizer))
+        tokenizer = load_tokenizer(workdir.tokenizer)
+        return evaluate(config, workdir, params, tokenizer, batches=batches)
 
 
 def held_apart(folder: Path, source: str) -> list[list[int]]:
@@ -94,6 +97,16 @@ def test_a_model_that_knows_nothing_pays_the_same_for_every_target(store: Path) 
         targets, size = targets + tokens, size + text
     assert scores["all"]["tokens"] == targets
     assert scores["all"]["bits_per_byte"] == pytest.approx(targets * math.log2(258) / size)
+
+
+def test_the_first_batches_alone_are_scored_where_that_is_asked_for(store: Path) -> None:
+    ids = np.concatenate(held_apart(store, "words"))
+    rows, bos = 8, load_tokenizer(Workdir(of(store).workdir).tokenizer).bos_id
+    for batches in (1, 2):
+        seen = ids[1 : batches * rows * 16 + 1]
+        found = scores_of(of(store), batches=batches)["words"]["tokens"]
+        assert found == np.count_nonzero(seen != bos)
+    assert scores_of(of(store), batches=99) == scores_of(of(store))
 
 
 def test_losses_are_those_of_the_logits(store: Path) -> None:
