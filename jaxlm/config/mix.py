@@ -57,6 +57,9 @@ class Mix(Section):
     """Power that the config's own shares are raised to before mixtures are drawn; 0: uniform."""
     minimum: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
     """Least share of each source."""
+    refine: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.33
+    """Share of the proxies whose mixtures are drawn last, among those that a regression on the
+    others predicts to be the best."""
     confirm: PositiveInt = 2
     """Best mixtures that are trained again: the one found, and the best that were tried."""
     seeds: Annotated[int, Field(ge=1, le=64)] = 3

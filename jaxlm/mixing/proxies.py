@@ -88,11 +88,13 @@ def _sized(config: Config, heads: int) -> Config:
         "head_dim": None, "d_model": mix.model.d_model // mix.model.heads * heads,
         "d_mlp": round(mix.model.d_mlp * wider), "dropout": 0.0,
     }  # fmt: skip
-    plain["data"] |= {"seq_len": mix.seq_len, "curriculum": []}
+    # each proxy has shares of its own; those of the run say only who takes part
+    mixture = {"weights": plain["data"]["mixture"]["weights"]}
+    plain["data"] |= {"seq_len": mix.seq_len, "curriculum": [], "mixture": mixture}
     plain["optimizer"] = json.loads(AdamW(learning_rate=rate, schedule=schedule).model_dump_json())
     plain["train"] |= {
         "steps": mix.steps, "tokens": None, "batch_size": mix.batch_size, "microbatch_size": None,
-        "from_checkpoint": None, "remat": "none", "unroll_layers": True,
+        "batch_ramp": None, "from_checkpoint": None, "remat": "none", "unroll_layers": True,
     }  # fmt: skip
     plain["mesh"] = {}
     try:

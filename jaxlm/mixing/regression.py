@@ -19,6 +19,8 @@ type Array = NDArray[np.float64]
 STEP = 1e-3
 """Shares are whole multiples of this, so that what is written is what was trained on."""
 FOLDS = 8
+PROMISING = 20
+"""One of so many simulated mixtures is worth trying after a first fit."""
 SIMULATED = 100_000
 BEST = 100
 """Mixtures that are simulated, and those of them with the least prediction whose mean is the
@@ -94,6 +96,14 @@ def fit(shares_NS: Array, losses_NJ: Array, weights_J: Array, rng: np.random.Gen
         1 - errors[best] ** 2 / variance if variance else 0.0,
         errors,
     )
+
+
+def promising(
+    predict: Callable[[Array], Array], simulated_NS: Array, count: int, rng: np.random.Generator
+) -> Array:
+    """Some of the simulated mixtures that are predicted to be among the best, [count, S]."""
+    good = np.argsort(predict(simulated_NS), kind="stable")[: len(simulated_NS) // PROMISING]
+    return simulated_NS[rng.choice(good, count, replace=False)]
 
 
 def best_mixture(predict: Callable[[Array], Array], simulated_NS: Array) -> Array:

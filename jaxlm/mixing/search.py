@@ -9,18 +9,22 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from jaxlm.config import Config, dump
-from jaxlm.errors import UserError
+from jaxlm.config.mixture import Mixture
+from jaxlm.errors import UsageError, UserError
 from jaxlm.mixing.doremi import doremi
 from jaxlm.mixing.proxies import Proxies, Run, proxy_config
 from jaxlm.mixing.regression import (
+    SIMULATED,
     Array,
     best_mixture,
     draw,
     fit,
     least_proxies,
+    promising,
     rounded,
     spearman,
 )
+from jaxlm.tokens import open_loader
 from jaxlm.tokens.shuffle import key_of
 from jaxlm.workdir import Progress, Workdir, write_json, write_text
 
@@ -48,32 +52,18 @@ class Found(NamedTuple):
 
 
 def refuse(config: Config) -> None:
-    """Raise UserError for a search that cannot be, before any work."""
-    mix = config.mix
+    """Raise UserError for a search that cannot be, as far as it shows before any work."""
+    mix, data = config.mix, config.data
     names = [source.name for source in config.sources]
-    searched = [source.name for source in config.sources if source.weight]
     found: list[str] = []
-    if len(searched) < 2:
-        found.append(
-            "sources: a mixture has at least two sources with a weight, and there "
-            f"{'is' if len(searched) == 1 else 'are'} {len(searched)}; give more of them one"
-        )
-    elif mix.method == "regmix" and mix.proxies < least_proxies(len(searched)):
-        found.append(
-            f"mix.proxies: {mix.proxies} mixtures are too few for a regression on {len(searched)} "
-            f"sources; give at least {least_proxies(len(searched))}"
-        )
-    if mix.minimum * len(searched) >= 1:
-        found.append(
-            f"mix.minimum: {mix.minimum:g} for each of {len(searched)} sources leaves nothing to "
-            f"choose; give less than {1 / max(len(searched), 1):g}"
-        )
+    if data.mixture.weights is None and not data.split_by:
+        found += _unfit(config, sum(source.weight > 0 for source in config.sources))
     found += [
         f"mix.target.{name}: no source is named {name!r}; there are {', '.join(names)}"
         for name in mix.target or ()
         if name.partition("@")[0] not in names
     ]
-    if config.data.validation_fraction == 0:
+    if data.validation_fraction == 0:
         found.append(
             "data.validation_fraction: is 0, so there is nothing to judge a mixture by; raise it"
         )
@@ -83,7 +73,28 @@ def refuse(config: Config) -> None:
         except UserError as error:
             found += [message for message in error.messages if message not in found]
     if found:
-        raise UserError(found)
+        raise UsageError(found)
+
+
+def _unfit(config: Config, sources: int) -> list[str]:
+    """What is wrong with a search among so many sources (or streams)."""
+    mix, found = config.mix, []
+    if sources < 2:
+        found.append(
+            f"sources: {'one has' if sources else 'none has'} a weight, and a mixture is of at "
+            "least two; give more of them one"
+        )
+    elif mix.method == "regmix" and mix.proxies < least_proxies(sources):
+        found.append(
+            f"mix.proxies: {mix.proxies} mixtures are too few for a regression on {sources} "
+            f"sources; give at least {least_proxies(sources)}"
+        )
+    if sources > 1 and mix.minimum * sources >= 1:
+        found.append(
+            f"mix.minimum: {mix.minimum:g} for each of {sources} sources leaves nothing to "
+            f"choose; give less than {1 / sources:g}"
+        )
+    return found
 
 
 def search(config: Config, workdir: Workdir, show: Show) -> dict[str, Any]:
@@ -94,14 +105,20 @@ def search(config: Config, workdir: Workdir, show: Show) -> dict[str, Any]:
     """
     mix, folder = config.mix, workdir.path / "mix"
     folder.mkdir(exist_ok=True)
-    scored = list(mix.target or (source.name for source in config.sources))
+    run = open_loader(_with_length(config), workdir)
+    names, base_S = run.names, np.array(run.weights)
+    searched = np.flatnonzero(base_S)
+    if problems := _unfit(config, len(searched)):
+        raise UsageError(problems)
+    if unknown := [name for name in mix.target or () if name not in names]:
+        raise UsageError([
+            f"mix.target.{name}: no source or stream is named so; there are {', '.join(names)}"
+            for name in unknown
+        ])  # fmt: skip
+    scored = list(mix.target or names)
     small = Proxies(config, workdir, scored)
-    names = small.loader.names
-    scored += [name for name in mix.target or () if name not in scored]
     weights_J = np.array([(mix.target or {}).get(name, 1.0) for name in scored])
     weights_J /= weights_J.sum()
-    base_S = np.array(small.loader.weights)
-    searched = np.flatnonzero(base_S)
     trained = _Trained(folder / "trained.jsonl", workdir, show)
 
     def whole(shares_Ns: Array) -> Array:
@@ -113,24 +130,34 @@ def search(config: Config, workdir: Workdir, show: Show) -> dict[str, Any]:
     prior_s = base_S[searched] / base_S.sum()
     base_S, uniform_S = whole(np.stack([prior_s, np.full(len(searched), 1 / len(searched))]))
 
+    def rng_of(purpose: str) -> np.random.Generator:
+        return np.random.default_rng(key_of(config.seed, "mix", purpose))
+
     def drawn(count: int, purpose: str) -> Array:
-        rng = np.random.default_rng(key_of(config.seed, "mix", purpose))
         return draw(
             prior_s, count, concentration=mix.concentration, temperature=mix.temperature,
-            minimum=mix.minimum, rng=rng,
+            minimum=mix.minimum, rng=rng_of(purpose),
         )  # fmt: skip
 
     tried_NS = np.stack([base_S, uniform_S])
     if mix.method == "regmix":
-        tried_NS = np.concatenate([tried_NS, whole(drawn(mix.proxies, "tried")[2:])])
         show.line(
-            f"mix: {len(tried_NS)} mixtures of {len(searched)} sources, each a model of "
+            f"mix: {mix.proxies} mixtures of {len(searched)} sources, each a model of "
             f"{small.parameters:,} parameters for {mix.steps} steps"
         )
-        losses_NJ = trained.losses(small, [Run(tuple(row)) for row in tried_NS.tolist()], "proxies")
-        rng = np.random.default_rng(key_of(config.seed, "mix", "folds"))
-        fitted = fit(tried_NS[:, searched], losses_NJ, weights_J, rng)
-        best_s = best_mixture(fitted.predict, drawn(100_000, "simulated"))
+        simulated_Ns = drawn(SIMULATED, "simulated")
+        last = min(int(mix.refine * mix.proxies), mix.proxies - least_proxies(len(searched)))
+        tried_NS = np.concatenate([tried_NS, whole(drawn(mix.proxies - last - 2, "tried"))])
+        losses_NJ = trained.losses(small, runs_of(tried_NS), "proxies")
+        fitted = fit(tried_NS[:, searched], losses_NJ, weights_J, rng_of("folds"))
+        if last:
+            more_Ns = promising(fitted.predict, simulated_Ns, last, rng_of("refined"))
+            more_NS = whole(more_Ns)
+            tried_NS = np.concatenate([tried_NS, more_NS])
+            more_NJ = trained.losses(small, runs_of(more_NS), "refine")
+            losses_NJ = np.concatenate([losses_NJ, more_NJ])
+            fitted = fit(tried_NS[:, searched], losses_NJ, weights_J, rng_of("folds"))
+        best_s = best_mixture(fitted.predict, simulated_Ns)
         found = Found(
             whole(best_s[None])[0],
             float(fitted.predict(best_s[None])[0]),
@@ -142,7 +169,7 @@ def search(config: Config, workdir: Workdir, show: Show) -> dict[str, Any]:
         )  # fmt: skip
     else:
         tried_NS = np.concatenate([tried_NS, whole(drawn(max(mix.candidates - 3, 0), "tried"))])
-        losses_NJ = trained.losses(small, [Run(tuple(row)) for row in tried_NS.tolist()], "proxies")
+        losses_NJ = trained.losses(small, runs_of(tried_NS), "proxies")
         found = Found(whole(doremi(small.config, workdir, base_S, show)[searched][None])[0])
     target_N = losses_NJ @ weights_J
     order_N = np.argsort(target_N, kind="stable")
@@ -175,6 +202,7 @@ def search(config: Config, workdir: Workdir, show: Show) -> dict[str, Any]:
             for name, values in confirmed.items()
         ],
     }  # fmt: skip
+    summary["transfer"] = None
     if mix.scales:
         summary["transfer"] = _transfer(
             config, workdir, scored, weights_J, trained,
@@ -194,13 +222,20 @@ def search(config: Config, workdir: Workdir, show: Show) -> dict[str, Any]:
 
 
 def best_config(config: Config, summary: dict[str, Any]) -> str:
-    """The run's config with the shares found as its mixture, as YAML."""
-    sources = tuple(
-        source.model_copy(update={"weight": summary["shares"].get(source.name, 0.0)})
-        for source in config.sources
-    )
-    head = f"# Shares found by jaxlm mix ({summary['method']}) with {summary['parameters']:,} "
-    return f"{head}parameters.\n" + dump(config.model_copy(update={"sources": sources}))
+    """The run's config with the shares found as its mixture, which stays, as YAML."""
+    weights = {name: share for name, share in summary["shares"].items() if share}
+    mixture = Mixture(weights=weights, max_epochs=config.data.mixture.max_epochs)
+    data = config.data.model_copy(update={"mixture": mixture})
+    head = f"# Shares found by jaxlm mix ({summary['method']}) on {summary['parameters']:,} "
+    return f"{head}parameters.\n" + dump(config.model_copy(update={"data": data}))
+
+
+def _with_length(config: Config) -> Config:
+    """A config that may be without a length, with one."""
+    train = config.train
+    if config.data.curriculum or train.steps is not None or train.tokens is not None:
+        return config
+    return config.model_copy(update={"train": train.model_copy(update={"steps": config.mix.steps})})
 
 
 def _choose(confirmed: dict[str, Array]) -> str:
@@ -254,7 +289,7 @@ def _transfer(
     trained: "_Trained", candidates_CS: Array, small: Proxies,
 ) -> dict[str, Any]:  # fmt: skip
     """How the order of mixtures on the proxies compares with that on larger models."""
-    runs = [Run(tuple(row)) for row in candidates_CS.tolist()]
+    runs = runs_of(candidates_CS)
     own_C = trained.losses(small, runs, "candidates") @ weights_J
     checks = []
     for scale in config.mix.scales:
@@ -292,6 +327,11 @@ def sentence(rank: float, same_best: bool, regret: float, count: int, times: flo
         f"the ranking {verdict} to a model {times:.3g} times larger: rank correlation {rank:.2f} "
         f"over {count} mixtures, and {best}"
     )
+
+
+def runs_of(shares_NS: Array) -> list[Run]:
+    """One run of each mixture, with the config's seed."""
+    return [Run(tuple(row)) for row in shares_NS.tolist()]
 
 
 class _Trained:
