@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from jaxlm import corpus, tokens
 from jaxlm.config import Config, Section, dump
+from jaxlm.config.mixture import Mixture
 from jaxlm.config.stages import config_at
 from jaxlm.errors import UserError
 from jaxlm.parallel import make_mesh
@@ -288,7 +289,10 @@ BY_NAME = {stage.name: stage for stage in STAGES}
 
 
 def _weights(config: Config) -> list[Any]:
-    return [(source.name, source.weight) for source in config.sources]
+    """What the shares of sources in the tokenizer's sample depend on."""
+    mixture = config.data.mixture.model_copy(update={"max_epochs": None, "dynamic": None})
+    given = [] if mixture == Mixture() else [_plain(mixture), _plain(config.data.split_by)]
+    return [*((source.name, source.weight) for source in config.sources), *given]
 
 
 def _plain(section: Any) -> Any:

@@ -8,6 +8,7 @@ from jaxlm.config import Config
 from jaxlm.tokens.documents import Block, Shard, corpus_shards, parse_fields, read_blocks
 from jaxlm.tokens.pool import Pool
 from jaxlm.tokens.shuffle import key_of
+from jaxlm.tokens.weights import Kept, weights_of
 from jaxlm.workdir import Progress, Workdir, no_progress
 
 PIECE_CHARACTERS = 4096
@@ -27,9 +28,23 @@ class Piece(NamedTuple):
     language: str
 
 
-def sample_weights(config: Config) -> dict[str, float]:
-    """What share of the text a tokenizer is made for each source is, in any unit."""
-    return {source.name: source.weight for source in config.sources}
+def sample_weights(config: Config, workdir: Workdir) -> dict[str, float]:
+    """What share of the text a tokenizer is made for each source is, in any unit.
+
+    That of data.mixture, with bytes for tokens; stages' own mixtures have no part in it. A mixture
+    that names parts of sources, which are not known before there are tokens, goes by the sources'
+    weights. Raises UserError for a mixture that leaves nothing.
+    """
+    kept = []
+    for source in config.sources:
+        size = sum(shard.bytes for shard in corpus_shards(workdir.corpus, source.name))
+        tags = {"kind": source.kind, "language": source.language}
+        kept.append(Kept(source.name, source.name, tags, source.weight, size))
+    mixture, parts = config.data.mixture, {split.field for split in config.data.split_by}
+    if any("@" in key or key.partition("=")[0] in parts for key in mixture.weights or ()):
+        mixture = mixture.model_copy(update={"weights": None})
+    weights = weights_of(mixture, kept, "data.mixture")
+    return {stream.name: float(weight) for stream, weight in zip(kept, weights, strict=True)}
 
 
 def draw_sample(
@@ -41,7 +56,8 @@ def draw_sample(
     place; the smallest numbers of a source win. So the sample does not depend on the order of the
     documents, and memory is bounded by its size. A source smaller than its share gives all it has.
     """
-    shards = {name: corpus_shards(workdir.corpus, name) for name in sample_weights(config)}
+    weights = sample_weights(config, workdir)
+    shards = {name: corpus_shards(workdir.corpus, name) for name in weights}
     total, done = sum(shard.bytes for part in shards.values() for shard in part), 0
     sample = {}
     for name, part in shards.items():
@@ -51,7 +67,7 @@ def draw_sample(
             done += size
             progress("sample text", done, total, "B")
 
-        budget = _share(config, name, config.tokenizer.sample_bytes)
+        budget = _share(weights, name, config.tokenizer.sample_bytes)
         sample[name] = _drawn(config.seed, part, 0, budget, pool.map, count)
     return sample
 
@@ -64,9 +80,10 @@ def draw_measured(
     drawn_below: pieces of a source with smaller numbers were trained on; they are taken only where
     there are not enough others. Shards are read in an order of chance until there is text enough.
     """
+    weights = sample_weights(config, workdir)
     shards: dict[str, list[Shard]] = {}
-    for name in sample_weights(config):
-        enough = READ_TO_MEASURE * _share(config, name, config.tokenizer.measure_bytes)
+    for name in weights:
+        enough = READ_TO_MEASURE * _share(weights, name, config.tokenizer.measure_bytes)
         read = 0
         shards[name] = []
         for shard in sorted(corpus_shards(workdir.corpus, name), key=lambda shard: shard.sha256):
@@ -83,14 +100,13 @@ def draw_measured(
     return {
         name: _drawn(
             config.seed, part, drawn_below.get(name, 0),
-            _share(config, name, config.tokenizer.measure_bytes), map, count,
+            _share(weights, name, config.tokenizer.measure_bytes), map, count,
         )
         for name, part in shards.items()
     }  # fmt: skip
 
 
-def _share(config: Config, name: str, size: int) -> int:
-    weights = sample_weights(config)
+def _share(weights: dict[str, float], name: str, size: int) -> int:
     return int(size * weights[name] / sum(weights.values()))
 
 

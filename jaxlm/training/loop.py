@@ -131,7 +131,6 @@ def _train(config: Config, workdir: Workdir, show: Show, score: Score, stop: _St
     _same_everywhere(run)
     total, every = config.steps, config.logging.every
     plan = loader.plan()
-    first_does("mixture.json", lambda: write_json(workdir.mixture, {"stages": plan}))
     for line in [*describe(config), *map(_mixture_line, plan)]:
         show.line(line)
     names = loader.names
@@ -160,6 +159,7 @@ def _train(config: Config, workdir: Workdir, show: Show, score: Score, stop: _St
     else:
         state = make_state(config)
 
+    first_does("mixture.json", lambda: write_json(workdir.mixture, {"stages": plan}))
     mixture = DynamicMixture(config, workdir, loader, facts)
     kept = (config.checkpoint.keep, config.checkpoint.keep_every)
     with (

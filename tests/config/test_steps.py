@@ -96,7 +96,7 @@ def test_ramps_that_do_not_fit(train: dict[str, Any], said: str) -> None:
 def test_a_ramp_on_pipeline_stages() -> None:
     train = {"steps": 10, "batch_size": 16, "microbatch_size": 2, "batch_ramp": RAMP}
     model = {"layers": 4, "heads": 4, "d_model": 64, "d_mlp": 64}
-    assert validate({"train": train, "mesh": {"data": 1, "stage": 2}, "model": model})
+    validate({"train": train, "mesh": {"data": 1, "stage": 2}, "model": model})
     with pytest.raises(UsageError) as caught:
         validate({"train": train, "mesh": {"data": 1, "stage": 4}, "model": model})
     assert caught.value.messages == [
