@@ -71,7 +71,8 @@ def decide(dynamic: Dynamic, prior: Mapping[str, float], records: Sequence[Recor
     a user's function does wrong.
     """
     names = list(prior)
-    _refuse_lost(dynamic, names, records[-1])
+    for record in records:
+        _refuse_lost(dynamic, names, record)
     prior_S = np.array([prior[name] for name in names])
     reasons: dict[str, NDArray[np.float64]] = {}
     match dynamic.method:

@@ -26,6 +26,9 @@ from jaxlm.tokens.policies import (
 )
 from jaxlm.workdir import Workdir
 
+MOST_SHOWN = 8
+"""Sources that are told of on the terminal."""
+
 type Change = dict[str, dict[str, Any]]
 """What metrics.jsonl has of a decision: shares before and after it, held-out losses, what the
 method wanted before the bounds, and its figures."""
@@ -165,8 +168,13 @@ class DynamicMixture:
 
 
 def told(change: Change) -> str:
-    """`shares words 0.6700 (+0.0033), more 0.3300 (-0.0033)`"""
-    return "shares " + ", ".join(
-        f"{name} {share:.4f} ({share - change['before'][name]:+.4f})"
-        for name, share in change["after"].items()
-    )
+    """`shares words 0.6700 (+0.0033), more 0.3300 (-0.0033)`; of many those that changed most."""
+    before, after = change["before"], change["after"]
+    most = sorted(after, key=lambda name: -abs(after[name] - before[name]))[:MOST_SHOWN]
+    parts = [
+        f"{name} {share:.4f} ({share - before[name]:+.4f})"
+        for name, share in after.items()
+        if name in most
+    ]
+    more = [f"and {len(after) - len(most)} more"] if len(after) > len(most) else []
+    return f"shares {', '.join(parts + more)}"

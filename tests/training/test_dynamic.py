@@ -15,6 +15,7 @@ from jaxlm.config import Config
 from jaxlm.errors import UserError
 from jaxlm.training import Stopped
 from jaxlm.training.checkpoints import read_facts
+from jaxlm.training.dynamic import told
 from jaxlm.workdir import Workdir
 from tests.training.runs import (
     ROOT,
@@ -89,6 +90,14 @@ def test_shares_follow_the_losses_and_batches_follow_the_shares(straight: Config
     for step in range(1, 13):
         wanted += shares[(step - 1) // 3] * 8 * 32
         assert abs(read[step] - wanted) <= 32 * (1 + (step - 1) // 3)
+
+
+def test_of_many_sources_those_that_changed_most_are_told() -> None:
+    before = {f"s{n}": 0.1 for n in range(10)}
+    after = before | {"s1": 0.1001, "s9": 0.0999}
+    said = told({"before": before, "after": after})
+    assert said.startswith("shares s0 0.1000 (+0.0000), s1 0.1001 (+0.0001), s2")
+    assert said.endswith(", s9 0.0999 (-0.0001), and 2 more")
 
 
 def test_the_checkpoint_has_the_whole_log(straight: Config) -> None:
