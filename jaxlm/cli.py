@@ -165,8 +165,39 @@ def prepare(
     _in_workdir(config_file, overrides, quiet, work)
 
 
-staged("tokenizer", "jaxlm tokenizer configs/quickstart.yaml tokenizer.vocab_size=8192",
-       "Train the tokenizer on WORKDIR/corpus.")  # fmt: skip
+@main.command()
+@CONFIG
+@OVERRIDES
+@AS_JSON
+@QUIET
+def tokenizer(config_file: str, overrides: tuple[str, ...], as_json: bool, quiet: bool) -> None:
+    """Train the tokenizer on WORKDIR/corpus, or take the one at tokenizer.path, and print what it
+    makes of the corpus: tokens a word, bytes a token, unused ids, characters that become bytes.
+
+    tokenizer.compare measures others beside it. WORKDIR/tokenizer/report.json has the same.
+
+    \b
+    jaxlm tokenizer configs/quickstart.yaml tokenizer.vocab_size=8192
+    jaxlm tokenizer configs/quickstart.yaml tokenizer.kind=unigram
+    jaxlm tokenizer configs/quickstart.yaml tokenizer.compare=[bpe-8k,unigram-8k,byte]
+    """
+    from jaxlm.parallel.processes import is_first
+    from jaxlm.pipeline import BY_NAME, do, write_config
+    from jaxlm.reports.records import read_tokenizer_report
+    from jaxlm.reports.tokenizer import tokenizer_lines
+
+    def work(config: Any, workdir: Any, show: Any) -> None:
+        write_config(config, workdir)
+        do(BY_NAME["tokenizer"], config, workdir, show, again=True)
+
+    workdir = _in_workdir(config_file, overrides, quiet, work)
+    report = read_tokenizer_report(workdir)
+    if report is not None and is_first():
+        click.echo(
+            report.model_dump_json(indent=2) if as_json else "\n".join(tokenizer_lines(report))
+        )
+
+
 staged("tokenize", "jaxlm tokenize configs/quickstart.yaml", "Write the corpus as token shards.")
 staged("train", "jaxlm train configs/quickstart.yaml train.steps=1000",
        "Train, from the newest checkpoint in WORKDIR if there is one.")  # fmt: skip

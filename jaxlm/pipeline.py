@@ -160,6 +160,13 @@ def _refuse_start(config: Config, workdir: Workdir) -> None:
         find_checkpoints(Path(config.train.from_checkpoint))
 
 
+def _tokenizer(config: Config, workdir: Workdir, show: Terminal) -> None:
+    tokens.train_tokenizer(config, workdir, show)
+    for note in tokens.notes(tokens.load_tokenizer(workdir.tokenizer)):
+        show.line(f"tokenizer: {note}")
+    tokens.measure_tokenizer(config, workdir, show)
+
+
 def _train(config: Config, workdir: Workdir, show: Terminal) -> None:
     from jaxlm.evaluation import evaluate as scores_of
     from jaxlm.training import train
@@ -240,12 +247,12 @@ STAGES = (
     Stage(
         "tokenizer",
         lambda config, workdir: [
-            _without(config.tokenizer, "specials"), _file(config.tokenizer.path), config.seed,
-            _weights(config), *config.specials,
+            _without(config.tokenizer, "specials", "measure_bytes", "compare"),
+            _file(config.tokenizer.path), config.seed, _weights(config), *config.specials,
             _of_corpus(workdir),
         ],
         lambda workdir: workdir.tokenizer,
-        tokens.train_tokenizer,
+        _tokenizer,
     ),
     Stage(
         "tokenize",

@@ -14,6 +14,7 @@ from jinja2 import Environment, FunctionLoader, StrictUndefined
 from jaxlm.errors import UserError
 from jaxlm.reports import corpus as corpora
 from jaxlm.reports import records, rules, units
+from jaxlm.reports import tokenizer as tokenizers
 from jaxlm.reports.charts import Chart, Series, draw, smooth
 from jaxlm.workdir import Workdir, write_text
 
@@ -45,6 +46,7 @@ def write_report(workdir: Workdir) -> Path:
     timings = read(records.read_timings)
     corpus_config = read(records.read_corpus_config)
     tokenizer = read(records.read_tokenizer)
+    measured = read(records.read_tokenizer_report)
     tokens = read(records.read_tokens)
     plan = read(records.read_plan)
     metrics = read(records.read_metrics)
@@ -74,6 +76,13 @@ def write_report(workdir: Workdir) -> Path:
         alarms=corpus and corpora.alarms(corpus, found, corpus_config),
         never_failed=corpus and corpora.never_failed(corpus, found, corpus_config),
         tokenizer=tokenizer,
+        measured=measured,
+        told=measured and {
+            "trained_on": tokenizers.trained_on(measured),
+            "unused": tokenizers.unused(measured.tokenizer),
+            "coverage": tokenizers.coverage(measured.tokenizer),
+            "round_trip": tokenizers.round_trip(measured.tokenizer),
+        },
         tokens=tokens,
         mixture=config and mixture(config.keys, tokens, plan, metrics),
         stages=plan and [stage_row(stage) for stage in plan.stages if stage.name],

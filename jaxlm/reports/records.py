@@ -149,6 +149,79 @@ class TokenizerManifest(Record):
     hash: str
 
 
+class Fertility(Count):
+    """How many tokens text becomes; tokens_per_word is None where no words are told apart."""
+
+    tokens: NonNegativeInt
+    tokens_per_word: NonNegativeFloat | None
+    bytes_per_token: NonNegativeFloat | None
+
+
+class UnusedIds(Record):
+    ids: NonNegativeInt
+    of: NonNegativeInt
+    single_bytes: NonNegativeInt
+    examples: list[str]
+
+
+class Coverage(Record):
+    """Characters, and those of them that are cut into bytes, counted and different ones."""
+
+    characters: NonNegativeInt
+    as_bytes: NonNegativeInt
+    distinct: NonNegativeInt
+    distinct_as_bytes: NonNegativeInt
+    unknown_tokens: NonNegativeInt
+    examples: list[str]
+
+
+class Difference(Record):
+    source: str
+    document: str
+    text: str
+    back: str
+
+
+class RoundTrip(Record):
+    pieces: NonNegativeInt
+    exact: NonNegativeInt
+    as_normalized: NonNegativeInt
+    first_difference: Difference | None
+
+
+class TokenizerFigures(Record):
+    """One tokenizer, measured."""
+
+    error: None = None
+    kind: str
+    vocab_size: PositiveInt
+    hash: str
+    keeps_text: bool
+    all: Fertility
+    sources: dict[str, Fertility]
+    languages: dict[str, Fertility]
+    unused: UnusedIds
+    coverage: Coverage
+    round_trip: RoundTrip
+    mb_per_s: NonNegativeFloat
+
+
+class FailedCandidate(Record):
+    error: str
+
+
+class MeasuredSample(Count):
+    trained_on_bytes: NonNegativeInt
+
+
+class TokenizerReport(Record):
+    """tokenizer/report.json."""
+
+    sample: MeasuredSample
+    tokenizer: TokenizerFigures
+    compare: dict[str, TokenizerFigures | FailedCandidate]
+
+
 class Split(Count):
     tokens: NonNegativeInt
 
@@ -327,6 +400,11 @@ def read_corpus_config(workdir: Workdir) -> CorpusConfig | None:
 def read_tokenizer(workdir: Workdir) -> TokenizerManifest | None:
     """Read tokenizer/manifest.json."""
     return read_json(workdir.tokenizer / "manifest.json", TokenizerManifest)
+
+
+def read_tokenizer_report(workdir: Workdir) -> TokenizerReport | None:
+    """Read tokenizer/report.json."""
+    return read_json(workdir.tokenizer / "report.json", TokenizerReport)
 
 
 def read_tokens(workdir: Workdir) -> TokensManifest | None:

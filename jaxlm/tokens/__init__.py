@@ -8,8 +8,9 @@ from jaxlm.tokens.loader import (
     stream_names,
     validation_batches,
 )
+from jaxlm.tokens.measure import measure_tokenizer
 from jaxlm.tokens.tokenizer import Tokenizer, decode_named, encode_named, load_tokenizer
-from jaxlm.tokens.train import taken_over, train_tokenizer
+from jaxlm.tokens.train import notes, taken_over, train_tokenizer
 
 __all__ = [
     "Loader",
@@ -18,6 +19,8 @@ __all__ = [
     "encode_named",
     "held_out",
     "load_tokenizer",
+    "measure_tokenizer",
+    "notes",
     "open_loader",
     "stream_names",
     "taken_over",

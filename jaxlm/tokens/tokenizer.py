@@ -203,10 +203,23 @@ def save_tokenizer(
     )
 
 
-def load_tokenizer(directory: Path) -> Tokenizer:
-    """The tokenizer of a workdir. Raises UserError where it is missing, broken or exchanged."""
+def read_manifest(directory: Path) -> dict[str, Any]:
+    """manifest.json of a workdir's tokenizer. Raises UserError where it is missing or broken."""
     try:
         manifest = json.loads((directory / MANIFEST).read_text(encoding="utf-8"))
+        return dict(manifest)
+    except FileNotFoundError:
+        raise UserError(
+            f"{directory}: there is no tokenizer; run `jaxlm tokenizer` first"
+        ) from None
+    except (OSError, ValueError, TypeError) as error:
+        raise UserError(f"{directory}: {error!r}; run `jaxlm tokenizer` again") from None
+
+
+def load_tokenizer(directory: Path) -> Tokenizer:
+    """The tokenizer of a workdir. Raises UserError where it is missing, broken or exchanged."""
+    manifest = read_manifest(directory)
+    try:
         kind, expected = manifest["kind"], manifest["hash"]
         path = directory / (JSON if manifest.get("file") == JSON else MODEL)
         content = path.read_bytes()
