@@ -26,6 +26,8 @@ def impossible(config: Config) -> list[Problem]:
     found += _split(config)
     if config.data.curriculum:
         found += _curriculum(config)
+        if unlimited := _lengths(config):
+            return found + unlimited  # the stages cannot be told apart
         found += [(keys, f"{keys[0]}: {message}") for keys, message in unlike(config)]
     elif train.steps is not None and train.tokens is not None:
         keys = ["train.steps", "train.tokens"]
@@ -75,7 +77,8 @@ def _split(config: Config) -> list[Problem]:
 def _curriculum(config: Config) -> list[Problem]:
     """What is wrong with the list of stages as such."""
     found = _repeated([s.name for s in config.data.curriculum], "data.curriculum", "stages")
-    for key in ("steps", "tokens"):
+    shared = any(stage.share is not None for stage in config.data.curriculum)
+    for key in ("steps",) if shared else ("steps", "tokens"):
         if getattr(config.train, key) is not None:
             found.append((
                 [f"train.{key}", "data.curriculum"],
@@ -90,6 +93,31 @@ def _curriculum(config: Config) -> list[Problem]:
                 f"model.position ({config.model.position.kind}); choose one with the same",
             ))  # fmt: skip
     return found
+
+
+def _lengths(config: Config) -> list[Problem]:
+    """What is wrong with stages that have shares of train.tokens."""
+    curriculum, tokens = config.data.curriculum, config.train.tokens
+    if all(stage.share is None for stage in curriculum):
+        return []
+    others = [i for i, stage in enumerate(curriculum) if stage.share is None]
+    if others:
+        key = f"data.curriculum.{others[0]}"
+        message = f"stage {curriculum[others[0]].name!r} has no share and others have one; give all"
+        return [([key], f"{key}: {message} a share, or none")]
+    if tokens is None:
+        message = "train.tokens: stages have shares of it; say how many tokens the run has"
+        return [(["train.tokens", "data.curriculum"], message)]
+    reached = {span.stage for span in config.spans}
+    return [
+        (
+            [f"data.curriculum.{i}.share", "train.tokens"],
+            f"data.curriculum.{i}.share: of {tokens:,} tokens no step is left for stage "
+            f"{stage.name!r}; raise train.tokens, or lower batch_size",
+        )
+        for i, stage in enumerate(curriculum)
+        if i not in reached
+    ]
 
 
 def _parameters(position: Position) -> tuple[str, int] | None:
@@ -167,7 +195,9 @@ def _impossible(config: Config) -> list[Problem]:
         f"train.batch_size {train.batch_size} is not a multiple of {micro}",
     )
     refuse_if(
-        schedule.decay_steps is not None and schedule.warmup_steps > schedule.decay_steps,
+        schedule.warmup_share is None
+        and schedule.decay_steps is not None
+        and schedule.warmup_steps > schedule.decay_steps,
         ["optimizer.schedule.warmup_steps", "optimizer.schedule.decay_steps"],
         f"the decay is over at step {schedule.decay_steps}, before {schedule.warmup_steps} steps "
         "of warm-up are",

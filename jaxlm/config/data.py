@@ -46,9 +46,12 @@ class Stage(Section):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
     """Name in metrics and messages."""
     steps: PositiveInt | None = None
-    """Optimizer steps; give this or `tokens`."""
+    """Optimizer steps; give this, `tokens` or `share`."""
     tokens: PositiveInt | None = None
     """Tokens to train on; rounded up to whole steps."""
+    share: PositiveFloat | None = None
+    """Part of train.tokens, in any unit, relative to the shares of the other stages, which all have
+    one then: the same curriculum in proportion at any scale."""
     seq_len: Length | None = None
     """Takes the place of data.seq_len."""
     batch_size: PositiveInt | None = None
@@ -75,8 +78,8 @@ class Stage(Section):
 
     @model_validator(mode="after")
     def _check_length(self) -> Self:
-        if (self.steps is None) == (self.tokens is None):
-            raise ValueError(f"stage {self.name!r}: give either steps or tokens")
+        if [self.steps, self.tokens, self.share].count(None) != 2:
+            raise ValueError(f"stage {self.name!r}: give either steps, tokens or share")
         return self
 
 
@@ -88,7 +91,8 @@ class Data(Section):
     seq_len: Length = 1024
     """Tokens of one sequence."""
     curriculum: tuple[Stage, ...] = ()
-    """Stages of the run, in order; their lengths take the place of train.steps. Empty: one."""
+    """Stages of the run, in order; their lengths take the place of train.steps, or their shares
+    divide train.tokens. Empty: one."""
     validation_fraction: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.01
     """Share of each source's documents that is held apart for evaluation."""
     validation_bytes: PositiveInt = 16 << 20

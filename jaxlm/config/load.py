@@ -24,10 +24,11 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     """Read a config file, the files it is based on, and KEY=VALUE overrides.
 
     YAML is read as version 1.2 (3e-4 is a number, `no` is a string). A file may name one to extend,
-    relative to itself: `base: other.yaml`; mappings merge key by key, a section of another `kind`
-    starts afresh, everything else is replaced. An override is a dotted path and a YAML value
-    (`train.steps=100`, `sources.0.weight=2`). Raises UsageError with every unknown key, wrong type
-    and bad override at once, or else with every impossible combination.
+    relative to itself: `base: other.yaml`, or several, of which the later ones win; mappings merge
+    key by key, a section of another `kind` starts afresh, everything else is replaced. An override
+    is a dotted path and a YAML value (`train.steps=100`, `sources.0.weight=2`). Raises UsageError
+    with every unknown key, wrong type and bad override at once, or else with every impossible
+    combination.
     """
     places: Places = {}
     data = _read(Path(path), places, seen=())
@@ -138,10 +139,15 @@ def _read(path: Path, places: Places, seen: tuple[Path, ...], named_in: str = ""
     base = data.pop("base", None)
     if base is not None:
         at = own_places[("base",)]
-        if not isinstance(base, str):
-            raise UsageError(f"{at}: 'base' is the name of one config file")
-        seen = (*seen, path.resolve())
-        below = _read(path.parent / base, places, seen, named_in=f" (base in {at})")
+        bases = base if isinstance(base, list) else [base]
+        if not bases or not all(isinstance(name, str) for name in bases):
+            raise UsageError(f"{at}: 'base' is the name of a config file, or a list of names")
+        seen, below = (*seen, path.resolve()), dict[str, Any]()
+        for name in bases:
+            found: Places = {}
+            over = _read(path.parent / name, found, seen, named_in=f" (base in {at})")
+            below = _merge(below, over, (), places)
+            places.update(found)
         data = _merge(below, data, (), places)
     places.update(own_places)
     return data

@@ -27,6 +27,9 @@ class Schedule(Section):
     """Steps of linear warm-up from 0 to learning_rate."""
     warmup_tokens: PositiveInt | None = None
     """Takes the place of warmup_steps; the schedule then goes by tokens, see decay_tokens."""
+    warmup_share: Annotated[float, Field(ge=0.0, lt=1.0)] | None = None
+    """Takes the place of warmup_steps: the warm-up as a share of the way to the floor, so that it
+    is in proportion however long the run or the stage is."""
     start: NonNegativeInt = 0
     """Steps of the run, or of its stage, before the schedule begins; warmup_steps and decay_steps
     are counted from there, and until then the rate is 0."""
@@ -47,6 +50,8 @@ class Schedule(Section):
     def _check(self) -> Self:
         if self.decay_steps is not None and self.decay_tokens is not None:
             raise ValueError("give either decay_steps or decay_tokens")
+        if self.warmup_tokens is not None and self.warmup_share is not None:
+            raise ValueError("give either warmup_tokens or warmup_share")
         return self
 
 

@@ -12,7 +12,7 @@ from jaxlm.config.mix import Mix
 from jaxlm.config.model import Model
 from jaxlm.config.objective import FIM, LM, Objectives
 from jaxlm.config.optim import AdamW, Optimizer
-from jaxlm.config.steps import Length, Span, spans_of
+from jaxlm.config.steps import Length, Span, borders, spans_of
 from jaxlm.config.tokens import Tokenizer
 from jaxlm.config.train import Checkpoint, Eval, Logging, Mesh, Recovery, Train
 from jaxlm.errors import UsageError
@@ -102,14 +102,19 @@ class Config(Section):
         Raises UsageError where no length is given, as in a config that only prepares text.
         """
         train, data = self.train, self.data
+        ends: list[int | None] = [None] * len(data.curriculum)
+        shares = [stage.share for stage in data.curriculum if stage.share is not None]
+        if shares and train.tokens is not None:  # all have one (checks.py)
+            ends = [*borders(shares, train.tokens)]
         lengths = [
             Length(
                 stage.steps,
                 stage.tokens,
                 stage.batch_size or train.batch_size,
                 stage.seq_len or data.seq_len,
+                end,
             )
-            for stage in data.curriculum
+            for stage, end in zip(data.curriculum, ends, strict=True)
         ]
         if not lengths:
             if train.steps is None and train.tokens is None:
@@ -128,8 +133,9 @@ def json_schema() -> dict[str, Any]:
     schema = Config.model_json_schema()
     schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
     schema["properties"]["base"] = {
-        "type": "string",
-        "description": "A config file to extend, relative to this one.",
+        "type": ["string", "array"],
+        "items": {"type": "string"},
+        "description": "A config file to extend, relative to this one, or several.",
     }
     # without a kind an optimizer's keys may be those of several, which oneOf refuses
     for name in ("Optimizer", "Objective"):

@@ -89,7 +89,8 @@ def _rates(config: Config, stage: Stage, spans: tuple[Span, ...]) -> dict[str, A
     first = spans[0].first
     update = {"start": first + schedule.start}
     if schedule.decay_tokens is None:
-        length = max(spans[-1].last - first - schedule.start, schedule.warmup_steps, 1)
+        warmup = schedule.warmup_steps if schedule.warmup_share is None else 0
+        length = max(spans[-1].last - first - schedule.start, warmup, 1)
         update["decay_steps"] = schedule.decay_steps or length
     rates: dict[str, Any] = {
         "learning_rate": peak, "schedule": schedule.model_copy(update=update)

@@ -1,18 +1,22 @@
 """How many steps a run has, and the size of the batch of each."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from fractions import Fraction
+from itertools import accumulate
 from typing import NamedTuple
 
 from jaxlm.config.train import BatchRamp
 
 
 class Length(NamedTuple):
-    """What a stage says of its length and its batches; one of steps and tokens is None."""
+    """What a stage says of its length and its batches; one of steps, tokens and until is given."""
 
     steps: int | None
     tokens: int | None
     batch_size: int
     seq_len: int
+    until: int | None = None
+    """Tokens of the run at the stage's end."""
 
 
 class Span(NamedTuple):
@@ -36,16 +40,27 @@ class Span(NamedTuple):
         return self.batch_size * self.seq_len
 
 
+def borders(shares: Sequence[float], tokens: int) -> list[int]:
+    """Tokens of a run of so many at the end of each stage; shares in any unit, one a stage.
+
+    Rounded (half to even) to whole tokens from the exact sums of the shares, read as the decimals
+    that they are written as, so that no rounding adds up.
+    """
+    sums = list(accumulate(Fraction(repr(share)) for share in shares))
+    return [round(part * tokens / sums[-1]) for part in sums]
+
+
 def spans_of(stages: list[Length], ramp: BatchRamp | None, full: int) -> tuple[Span, ...]:
     """The steps of a run in order.
 
-    A stage given in tokens ends with the step that reaches them. While the ramp lasts, a step has
+    A stage given in tokens ends with the step that reaches them; one whose end the stage before
+    has reached already has no span. While the ramp lasts, a step has
     its number of sequences, or the stage's where that is less. full: where the ramp ends.
     """
     spans: list[Span] = []
     step = tokens = 0
     for number, stage in enumerate(stages):
-        goal = None if stage.tokens is None else tokens + stage.tokens
+        goal = stage.until if stage.tokens is None else tokens + stage.tokens
         left = stage.steps
         while (left is None or left > 0) and (goal is None or tokens < goal):
             size, until = stage.batch_size, None

@@ -31,9 +31,10 @@ def make_schedule(
     """Learning rate of the update that follows `count` finished updates, fp32.
 
     With s = count + 1 - schedule.start: 0 up to s = 0, peak * s / warmup_steps while
-    s < warmup_steps, then the decay, which reaches floor * peak at s = decay_steps (by default the
-    last of `steps`) and stays there. A schedule that goes by tokens takes tokens for steps in all
-    of this; spans: the steps of the run, which say how many tokens each has.
+    s < warmup_steps (with warmup_share that part of decay_steps, rounded), then the decay, which
+    reaches floor * peak at s = decay_steps (by default the last of `steps`) and stays there. A
+    schedule that goes by tokens takes tokens for steps in all of this; spans: the steps of the run,
+    which say how many tokens each has.
     Cosine: floor + (1 - floor) (1 + cos(pi p)) / 2; linear: 1 - (1 - floor) p, with p the share of
     the decay that is done; inverse_sqrt: sqrt(warmup_steps / s), not below the floor (Vaswani et
     al. 2017, section 5.3).
@@ -64,7 +65,9 @@ def make_schedule(
 def _by_steps(schedule: Schedule, steps: int) -> Course:
     start = schedule.start
     end = schedule.decay_steps or steps - start
-    return Course(lambda count: count + (1.0 - start), schedule.warmup_steps, end, 1)
+    share = schedule.warmup_share
+    warmup = schedule.warmup_steps if share is None else round(share * end)
+    return Course(lambda count: count + (1.0 - start), warmup, end, 1)
 
 
 def _by_tokens(schedule: Schedule, steps: int, spans: Sequence[Span]) -> Course:
@@ -76,9 +79,12 @@ def _by_tokens(schedule: Schedule, steps: int, spans: Sequence[Span]) -> Course:
         return span.tokens + (step - span.first) * span.step_tokens
 
     begin = tokens_at(start)
-    warmup = schedule.warmup_tokens or tokens_at(start + schedule.warmup_steps) - begin
     decay_end = steps if schedule.decay_steps is None else start + schedule.decay_steps
     end = schedule.decay_tokens or max(tokens_at(decay_end) - begin, last.step_tokens)
+    if schedule.warmup_share is not None:
+        warmup = round(schedule.warmup_share * end)
+    else:
+        warmup = schedule.warmup_tokens or tokens_at(start + schedule.warmup_steps) - begin
     # in float64 here, since tokens are more than fp32 counts
     first = np.array([span.first for span in spans])
     before = (np.array([span.tokens for span in spans], np.float64) - begin) / end

@@ -48,12 +48,13 @@ def refuse_other_run(was: dict[str, Any], now: dict[str, Any], where: Path) -> N
 
 
 def _depends_on_length(data: dict[str, Any]) -> bool:
-    """Whether the examples of the last stage depend on how many it has."""
+    """Whether the examples of the last stage, or of all, depend on how long the run is."""
     stage = data["curriculum"][-1] if data["curriculum"] else {}
     mixture = stage.get("mixture") or data.get("mixture", {})
     unimax = (mixture.get("smoothing") or {}).get("kind") == "unimax"
     capped = mixture.get("max_epochs") is not None or unimax
-    return capped or stage.get("order", "random") != "random"
+    shared = stage.get("share") is not None  # then so do the borders of all stages
+    return shared or capped or stage.get("order", "random") != "random"
 
 
 def _differences(key: str, was: Any, new: Any) -> list[tuple[str, Any, Any]]:

@@ -114,6 +114,18 @@ class TestBase:
         assert problems(text) == ["sources.0: a source needs a path or a recipe (bad.yaml:3)"]
         assert problems(text, "sources.0={name: 3}")[0].endswith("(command line)")
 
+    def test_of_several_bases_the_later_ones_win(self, folder: Path) -> None:
+        Path("a.yaml").write_text("seed: 1\ntrain: {steps: 10, batch_size: 2}\n")
+        Path("b.yaml").write_text("base: good.yaml\nseed: 2\ntrain: {batch_size: 3, stepps: 1}\n")
+        assert problems("base: [a.yaml, b.yaml]\n") == [
+            "train.stepps: unknown key; did you mean train.steps? (b.yaml:3)"
+        ]
+        Path("b.yaml").write_text("base: good.yaml\nseed: 2\ntrain: {batch_size: 3}\n")
+        Path("over.yaml").write_text("base: [a.yaml, b.yaml]\ntrain: {steps: 7}\n")
+        config = load("over.yaml")
+        assert (config.seed, config.train.steps, config.train.batch_size) == (2, 7, 3)
+        assert config.optimizer.schedule.warmup_steps == 2, "what the second is based on"
+
     def test_cycles_and_missing_bases(self, folder: Path) -> None:
         Path("a.yaml").write_text("base: b.yaml")
         Path("b.yaml").write_text("base: ./a.yaml")
@@ -122,7 +134,8 @@ class TestBase:
         (missing,) = problems("seed: 1\nbase: nowhere.yaml")
         assert missing.startswith("nowhere.yaml: cannot read the config")
         assert missing.endswith("(base in bad.yaml:2)")
-        assert "name of one config" in problems("base: [a, b]")[0]
+        assert "or a list of names" in problems("base: [a, 3]")[0]
+        assert "or a list of names" in problems("base: []")[0]
 
 
 class TestMistakes:

@@ -43,7 +43,7 @@ def test_every_section_is_closed_and_every_key_described() -> None:
 
 def test_a_config_may_name_a_base_and_leave_out_the_optimizers_kind() -> None:
     schema = json_schema()
-    assert schema["properties"]["base"]["type"] == "string"
+    assert schema["properties"]["base"]["type"] == ["string", "array"]
     assert len(schema["$defs"]["Optimizer"]["anyOf"]) == 3
     assert schema.get("required", []) == []
 

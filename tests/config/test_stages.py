@@ -1,5 +1,6 @@
 """What a stage of a curriculum changes, and which curricula are refused."""
 
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -102,17 +103,65 @@ def test_a_schedule_begins_anew_in_a_stage_with_its_own() -> None:
     )  # fmt: skip
 
 
+def test_shares_of_the_tokens_are_borders_at_any_scale() -> None:
+    """In proportion to the token, with batches that do not divide the stages."""
+    parts = [2000.0, 500.0, 100.0]
+    curriculum = [{"share": share} for share in parts]
+    for tokens in (26 << 8, 10**6 + 7, 2_600_000_000_001):
+        config = of(*curriculum, train={"batch_size": 4, "tokens": tokens})
+        found, whole = stages(config), Fraction(0)
+        for stage, part in zip(found, parts, strict=True):
+            whole += Fraction(part) / 2600 * tokens
+            last = stage.spans[-1]
+            end = last.tokens + (last.last - last.first) * last.step_tokens
+            assert whole - Fraction(1, 2) <= end < whole + 1 + last.step_tokens, (
+                "the step reaches it"
+            )
+        assert config.steps == -(-tokens // 256)
+        assert {stage.config.train.tokens for stage in found} == {None}
+
+
+def test_shares_follow_rows_and_batches_of_each_stage() -> None:
+    config = of(
+        {"share": 0.5, "seq_len": 16, "batch_size": 8}, {"share": 0.5},
+        train={"batch_size": 4, "tokens": 2048},
+    )  # fmt: skip
+    assert [(s.first, s.last) for s in stages(config)] == [(0, 8), (8, 12)]
+
+
+def test_a_warm_up_in_proportion_to_the_stage() -> None:
+    linear = {"kind": "linear", "warmup_share": 0.25, "floor": 0.0}
+    found = rates(of(
+        {"steps": 4, "schedule": linear}, {"steps": 8, "learning_rate": 0.5},
+        optimizer={"learning_rate": 1.0, "schedule": linear},
+    ))  # fmt: skip
+    assert found == pytest.approx(
+        [1, 2 / 3, 1 / 3, 0, *(0.25, 0.5), *(0.5 * (1 - k / 6) for k in range(1, 7))], abs=1e-6
+    )
+
+
 def test_muons_other_rate_keeps_its_ratio() -> None:
     muon = {"kind": "muon", "learning_rate": 0.02, "adam_learning_rate": 0.004}
     config = of({"steps": 4}, {"steps": 4, "learning_rate": 0.01}, optimizer=muon)
     assert [s.config.optimizer.adam_learning_rate for s in stages(config)] == [0.004, 0.002]  # type: ignore[union-attr]
 
 
+SHARE = {"steps": None, "share": 1}
+
 BAD: list[tuple[dict[str, Any], str]] = [
     ({"train": {"steps": 4}}, "train.steps: data.curriculum says how long the run is"),
     ({"train": {"tokens": 4}}, "train.tokens: data.curriculum says how long the run is"),
-    ({"1": {"steps": None}}, "data.curriculum.1: stage 'long': give either steps or tokens"),
-    ({"1": {"tokens": 10}}, "data.curriculum.1: stage 'long': give either steps or tokens"),
+    ({"1": {"steps": None}}, "data.curriculum.1: stage 'long': give either steps, tokens or share"),
+    ({"1": {"share": 1}}, "data.curriculum.1: stage 'long': give either steps, tokens or share"),
+    ({"1": SHARE}, "data.curriculum.0: stage 'short' has no share and others have one; give all"),
+    ({"0": SHARE, "1": SHARE}, "train.tokens: stages have shares of it; say how many tokens"),
+    ({"0": SHARE, "1": SHARE, "train": {"steps": 4, "tokens": 4096}},
+     "train.steps: data.curriculum says how long the run is"),
+    ({"0": SHARE, "1": SHARE, "train": {"tokens": 256}},
+     "data.curriculum.1.share: of 256 tokens no step is left for stage 'long'; raise train.tokens"),
+    ({"optimizer": {"schedule": {"warmup_share": 0.1, "warmup_tokens": 9}}},
+     "optimizer.schedule: give either warmup_tokens or warmup_share"),
+    ({"1": {"tokens": 10}}, "data.curriculum.1: stage 'long': give either steps, tokens or share"),
     ({"1": {"name": "short"}}, "data.curriculum.1.name: two stages are named 'short'"),
     ({"1": {"mixture": {"weights": {"wiki": 1}}}},
      "data.curriculum.1.mixture.weights: no source is named 'wiki'; there are web, code"),
@@ -148,10 +197,10 @@ BAD: list[tuple[dict[str, Any], str]] = [
 @pytest.mark.parametrize(("change", "said"), BAD, ids=lambda value: str(value)[:60])
 def test_refused(change: dict[str, Any], said: str) -> None:
     curriculum: list[dict[str, Any]] = [
-        {"name": "short", "steps": 4},
+        {"name": "short", "steps": 4} | change.get("0", {}),
         {"name": "long", "steps": 4, "seq_len": 256} | change.get("1", {}),
     ]
-    sections = {name: value for name, value in change.items() if name != "1"}
+    sections = {name: value for name, value in change.items() if name not in "01"}
     sections["train"] = {"batch_size": 4} | sections.get("train", {})
     data = {"curriculum": curriculum, "seq_len": 64}
     with pytest.raises(UsageError) as caught:

@@ -10,12 +10,14 @@ import numpy as np
 import pytest
 
 from jaxlm.config import Config
+from jaxlm.config.load import validate
 from jaxlm.errors import UserError
 from jaxlm.evaluation import open_trained
 from jaxlm.parallel import make_mesh
 from jaxlm.training import Stopped
 from jaxlm.training.checkpoints import named, read_facts, start_from
 from jaxlm.training.loop import _dropout_key
+from jaxlm.training.same_run import refuse_other_run
 from jaxlm.training.state import shapes_of_params
 from jaxlm.workdir import Workdir
 from tests.training.runs import (
@@ -98,6 +100,24 @@ def test_the_last_stage_may_become_longer_and_nothing_else(straight: Path, tmp_p
     ]
     with pytest.raises(UserError, match=r"13: data\.curriculum was "):
         train_here(staged(folder, *CURRICULUM, LONG | {"name": "another"}))
+
+
+def test_stages_with_shares_keep_the_length_of_their_run(tmp_path: Path) -> None:
+    """All borders are elsewhere in a run of other length."""
+    curriculum = [{"name": "a", "share": 3}, {"name": "b", "share": 1}]
+    was, now = (
+        {
+            "config": validate(
+                {"data": {"curriculum": curriculum}, "train": {"tokens": tokens}}
+            ).model_dump(mode="json"),
+            "tokenizer_hash": "t",
+            "store": "s",
+        }
+        for tokens in (1 << 20, 1 << 21)
+    )
+    refuse_other_run(was, was, tmp_path)
+    with pytest.raises(UserError, match=r"train\.tokens was 1048576 and is 2097152"):
+        refuse_other_run(was, now, tmp_path)
 
 
 def test_a_checkpoint_is_opened_as_its_stage_was(straight: Path) -> None:
