@@ -105,9 +105,14 @@ def dump(config: Config) -> str:
     yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
     yaml.width = 100
     text = config.model_dump_json()
+    data = json.loads(text)
+    for source, plain in zip(config.sources, data["sources"], strict=True):
+        if source.recipe is not None:  # it fills in what is not given, so defaults are not
+            for key in plain.keys() - source.model_fields_set:
+                del plain[key]
     # ruamel does not escape the line breaks of Unicode by themselves
     yaml.allow_unicode = not any(mark in text for mark in "\x85\u2028\u2029")
-    yaml.dump(json.loads(text), out)
+    yaml.dump(data, out)
     return out.getvalue()
 
 

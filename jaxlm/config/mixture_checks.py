@@ -68,9 +68,12 @@ def _dynamic(config: Config, place: str, mixture: Mixture, dynamic: Dynamic) -> 
 def _unknown(config: Config, place: str, keys: Iterable[str]) -> Iterator[Problem]:
     """Keys that name no source and no tag."""
     sources = [source.name for source in config.sources]
-    tags: dict[str, set[str]] = {
-        "kind": {source.kind for source in config.sources},
-        "language": {source.language for source in config.sources},
+    # a recipe may say what a source does not
+    tags: dict[str, set[str] | None] = {
+        tag: None
+        if any(source.recipe for source in config.sources)
+        else {getattr(source, tag) for source in config.sources}
+        for tag in ("kind", "language")
     }
     split = {part.field for part in config.data.split_by}
     for key in keys:
@@ -81,8 +84,8 @@ def _unknown(config: Config, place: str, keys: Iterable[str]) -> Iterator[Proble
             message = f"no source is named {key!r}; there are {', '.join(sources)}"
         elif equals and tag not in tags:
             message = f"{key!r}: no tag is named {tag!r}; there are {', '.join((*tags, *split))}"
-        elif equals and value not in tags[tag]:
-            message = f"no source has {key}; there are {', '.join(sorted(tags[tag]))}"
+        elif equals and (known := tags[tag]) is not None and value not in known:
+            message = f"no source has {key}; there are {', '.join(sorted(known))}"
         else:
             continue
         yield [f"{place}.{key}", place], f"{place}: {message}"

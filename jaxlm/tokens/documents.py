@@ -10,6 +10,7 @@ from typing import Any
 
 import zstandard
 
+from jaxlm.config.corpus import Source
 from jaxlm.errors import UserError
 
 BLOCK_BYTES = 1 << 20
@@ -72,6 +73,12 @@ def read_stats(corpus: Path) -> dict[str, Any]:
         raise UserError(f"{corpus}: there is no corpus; run `jaxlm prepare` first") from None
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: {error}; run `jaxlm prepare` again") from None
+
+
+def tags_of(corpus: Path, source: Source) -> dict[str, str]:
+    """kind and language of a source, which its recipe may have said when the corpus was made."""
+    found = read_stats(corpus)["sources"].get(source.name, {})
+    return {tag: str(found.get(tag, getattr(source, tag))) for tag in ("kind", "language")}
 
 
 def read_blocks(shard: Shard) -> Iterator[Block]:

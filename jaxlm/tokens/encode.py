@@ -21,7 +21,7 @@ from jaxlm.config.objective import FIM
 from jaxlm.errors import UserError
 from jaxlm.objectives.fim import check_cuts, fim_text
 from jaxlm.objectives.prepared import lacking
-from jaxlm.tokens.documents import Block, Shard, corpus_shards, parse_fields, read_blocks
+from jaxlm.tokens.documents import Block, Shard, corpus_shards, parse_fields, read_blocks, tags_of
 from jaxlm.tokens.pieces import id_dtype
 from jaxlm.tokens.pool import Pool, cores
 from jaxlm.tokens.shuffle import key_of
@@ -103,7 +103,12 @@ def tokenize(config: Config, workdir: Workdir, progress: Progress = no_progress)
                     document_fim=fim,
                     split_by=data.split_by,
                     sort_by=data.sort_by,
-                    corpus={name: _corpus_size(part) for name, part in shards.items()},
+                    corpus={
+                        source.name: _corpus_size(
+                            shards[source.name], tags_of(workdir.corpus, source)
+                        )
+                        for source in config.sources
+                    },
                 )
                 write_json(directory / MANIFEST, manifest.model_dump())
     except OSError as error:
@@ -200,11 +205,12 @@ def _sizes(config: Config, spool: Spool) -> dict[str, StreamSize]:
     return sizes
 
 
-def _corpus_size(shards: Sequence[Shard]) -> CorpusSize:
+def _corpus_size(shards: Sequence[Shard], tags: dict[str, str]) -> CorpusSize:
     every = "\n".join(shard.sha256 for shard in shards)
     return CorpusSize(
         documents=sum(shard.documents for shard in shards),
         checksum=hashlib.sha256(every.encode()).hexdigest(),
+        tags=tags,
     )
 
 

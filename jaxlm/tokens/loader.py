@@ -353,10 +353,10 @@ def open_loader(config: Config, workdir: Workdir) -> Loader:
             f"{workdir.tokens}: its documents are parted or sorted otherwise than data.split_by "
             "and data.sort_by say; run `jaxlm tokenize` again, or change them back"
         )
-    by_name = {source.name: source for source in config.sources}
+    weights = {source.name: source.weight for source in config.sources}
     streams = [
-        Stream(kept_of(name, size, by_name[size.source]), store.tokens(name, "train"))
-        for name, size in store.streams(list(by_name)).items()
+        Stream(kept_of(name, store.manifest, weights[size.source]), store.tokens(name, "train"))
+        for name, size in store.streams(list(weights)).items()
     ]
     return Loader(
         streams,

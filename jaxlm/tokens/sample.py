@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 from jaxlm.config import Config
-from jaxlm.tokens.documents import Block, Shard, corpus_shards, parse_fields, read_blocks
+from jaxlm.tokens.documents import Block, Shard, corpus_shards, parse_fields, read_blocks, tags_of
 from jaxlm.tokens.pool import Pool
 from jaxlm.tokens.shuffle import key_of
 from jaxlm.tokens.weights import Kept, weights_of
@@ -38,7 +38,7 @@ def sample_weights(config: Config, workdir: Workdir) -> dict[str, float]:
     kept = []
     for source in config.sources:
         size = sum(shard.bytes for shard in corpus_shards(workdir.corpus, source.name))
-        tags = {"kind": source.kind, "language": source.language}
+        tags = tags_of(workdir.corpus, source)
         kept.append(Kept(source.name, source.name, tags, source.weight, size))
     mixture, parts = config.data.mixture, {split.field for split in config.data.split_by}
     if any("@" in key or key.partition("=")[0] in parts for key in mixture.weights or ()):

@@ -62,6 +62,8 @@ class CorpusSize(_Record):
     documents: int
     checksum: str
     """sha256 of the checksums of the corpus's shards, in order."""
+    tags: dict[str, str] = {}
+    """Its kind and language."""
 
 
 class StoredFile(_Record):

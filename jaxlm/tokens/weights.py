@@ -5,11 +5,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
-from jaxlm.config.corpus import Source
 from jaxlm.config.mixture import Mixture, Temperature, UniMax
 from jaxlm.errors import UserError
 from jaxlm.tokens.mixture import SHORT_CYCLE, exact
-from jaxlm.tokens.store import StreamSize
+from jaxlm.tokens.store import Manifest
 
 
 @dataclass(frozen=True)
@@ -30,10 +29,12 @@ class Kept:
         return key in (self.name, self.source) or (bool(equals) and self.tags.get(tag) == value)
 
 
-def kept_of(name: str, size: StreamSize, source: Source) -> Kept:
-    """A stream of the store, with the tags of its source."""
-    tags = {"kind": source.kind, "language": source.language, **size.tags}
-    return Kept(name, source.name, tags, source.weight, size.train.tokens)
+def kept_of(name: str, manifest: Manifest, weight: float) -> Kept:
+    """A stream of the store, with the tags and the weight of its source."""
+    stream = manifest.sources[name]
+    of_source = manifest.corpus[stream.source].tags if stream.source in manifest.corpus else {}
+    tags = of_source | stream.tags
+    return Kept(name, stream.source, tags, weight, stream.train.tokens)
 
 
 def weights_of(mixture: Mixture, streams: Sequence[Kept], where: str) -> list[Fraction]:
