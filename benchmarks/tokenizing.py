@@ -1,6 +1,6 @@
 """Throughput of `jaxlm tokenize` against the tokenizer library's own batch call, on the same cores.
 
-    python benchmarks/tokenizing.py [--megabytes 200] [--vocab-size 32000] [--rounds 5]
+    python benchmarks/tokenizing.py [--kinds bpe ...] [--megabytes 200] [--rounds 5]
 
 The documents are the texts and Python files that are installed in this environment, each content
 once. In each round, one after the other:
@@ -8,8 +8,9 @@ once. In each round, one after the other:
 whole    `jaxlm tokenize` in a process of its own, from the corpus's compressed shards to the store
          on disk with its checksums; worker processes start anew each time
 encode   the same work without the corpus and the store: texts in memory -> arrays of ids, one core
-library  texts in memory -> lists of ids with num_threads = cores, and with one: sentencepiece's
-         SentencePieceProcessor.encode
+library  texts in memory -> lists of ids, on all cores and on one: sentencepiece's
+         SentencePieceProcessor.encode (bpe, unigram), or tokenizers' encode_batch (wordpiece, and
+         byte-level: a tokenizer.json as GPT-2's)
 
 Wall seconds compare `whole` with the library on all cores; CPU seconds, which mean something on a
 shared machine too, compare whole (all processes) and encode with the library on one core. Ratios
@@ -19,6 +20,7 @@ script of this folder.)
 
 import argparse
 import hashlib
+import itertools
 import json
 import os
 import platform
@@ -33,6 +35,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import sentencepiece
+import tokenizers
 import zstandard
 
 from jaxlm.config import Config, dump
@@ -42,6 +45,7 @@ from jaxlm.tokens.pool import cores
 from jaxlm.workdir import Workdir
 
 SHARD = 32 << 20
+KINDS = ["bpe", "unigram", "wordpiece", "byte-level"]
 
 
 def installed(size: int) -> Iterator[tuple[str, str]]:
@@ -107,46 +111,62 @@ def timed(work: Callable[[], object]) -> tuple[float, float]:
     return time.perf_counter() - w, cpu() - c
 
 
-def main() -> None:
-    """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--megabytes", type=int, default=200)
-    parser.add_argument("--vocab-size", type=int, default=32_000)
-    parser.add_argument("--rounds", type=int, default=5)
-    arguments = parser.parse_args()
-    documents = list(installed(arguments.megabytes * 10**6))
-    texts = [text for _, text in documents]
+def byte_level(texts: list[str], vocab_size: int, path: Path) -> None:
+    """A byte-level tokenizer.json, as GPT-2's."""
+    made = tokenizers.Tokenizer(tokenizers.models.BPE())
+    made.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    made.decoder = tokenizers.decoders.ByteLevel()
+    trainer = tokenizers.trainers.BpeTrainer(
+        vocab_size=vocab_size, special_tokens=["<s>", "</s>"], show_progress=False,
+        initial_alphabet=tokenizers.pre_tokenizers.ByteLevel.alphabet(),
+    )  # fmt: skip
+    made.train_from_iterator(itertools.islice(texts, 0, None, 16), trainer)
+    made.save(str(path))
+
+
+def library(workdir: Workdir, texts: list[str]) -> Callable[[int], object]:
+    """The library's batch call on so many threads, all or one."""
+    if (path := workdir.tokenizer / "tokenizer.model").exists():
+        processor = sentencepiece.SentencePieceProcessor(model_file=str(path))
+        return lambda threads: processor.encode(texts, num_threads=threads)
+    made = tokenizers.Tokenizer.from_file(str(workdir.tokenizer / "tokenizer.json"))
+
+    def call(threads: int) -> object:
+        os.environ["TOKENIZERS_PARALLELISM"] = str(threads > 1).lower()
+        return made.encode_batch(texts, add_special_tokens=False)
+
+    return call
+
+
+def measure(kind: str, corpus: Path, texts: list[str], vocab_size: int, rounds: int) -> None:
+    """Print the figures of one kind of tokenizer."""
     size = sum(len(text.encode()) for text in texts) / 1e6
-    print(
-        f"{platform.platform()}, Python {platform.python_version()}, sentencepiece "
-        f"{sentencepiece.__version__}, {cores()} cores; {len(texts):,} documents, {size:.1f} MB"
-    )
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
+        keys: dict[str, object] = {"kind": kind, "vocab_size": vocab_size, "sample_bytes": 16 << 20}
+        if kind == "byte-level":
+            byte_level(texts, vocab_size, folder / "tokenizer.json")
+            keys = {"path": str(folder / "tokenizer.json"), "bos": "<s>", "eos": "</s>"}
         config: Config = validate({
-            "workdir": str(folder / "run"),
+            "workdir": str(folder / "run"), "tokenizer": keys, "train": {"steps": 1},
             "sources": [{"name": "text", "path": "unused"}],
-            "tokenizer": {"vocab_size": arguments.vocab_size, "sample_bytes": 16 << 20},
-            "train": {"steps": 1},
         })  # fmt: skip
         workdir = Workdir(config.workdir)
-        write_corpus(workdir.corpus, documents)
+        workdir.path.mkdir()
+        workdir.corpus.symlink_to(corpus)
         train_tokenizer(config, workdir)
         path = folder / "config.yaml"
         path.write_text(dump(config))
         verb = [sys.executable, "-m", "jaxlm", "tokenize", str(path), "--quiet"]
-        tokenizer = load_tokenizer(workdir.tokenizer)
-        processor = sentencepiece.SentencePieceProcessor(
-            model_file=str(workdir.tokenizer / "tokenizer.model")
-        )
+        tokenizer, batch = load_tokenizer(workdir.tokenizer), library(workdir, texts)
         work: dict[str, Callable[[], object]] = {
             "whole": lambda: subprocess.run(verb, check=True),
-            "library": lambda: processor.encode(texts, num_threads=cores()),
+            "library": lambda: batch(cores()),
             "encode": lambda: [tokenizer.encode_array(text) for text in texts],
-            "library, 1 thread": lambda: processor.encode(texts, num_threads=1),
+            "library, 1 thread": lambda: batch(1),
         }
         found: dict[str, list[tuple[float, float]]] = {name: [] for name in work}
-        for _ in range(arguments.rounds):
+        for _ in range(rounds):
             for name, call in work.items():
                 found[name].append(timed(call))
     wall, cpu = (
@@ -155,12 +175,39 @@ def main() -> None:
     )
     for name in work:
         print(
-            f"{name:18} {size / wall[name]:7.2f} MB/s, {size / cpu[name]:7.2f} MB a CPU second "
-            f"(wall {min(w for w, _ in found[name]):.2f} to {max(w for w, _ in found[name]):.2f} s)"
+            f"{kind:10} {name:18} {size / wall[name]:7.2f} MB/s, {size / cpu[name]:7.2f} MB a CPU "
+            f"second (wall {min(w for w, _ in found[name]):.2f} to "
+            f"{max(w for w, _ in found[name]):.2f} s)"
         )
-    print(f"whole / library on {cores()} cores, wall: {wall['library'] / wall['whole']:.3f}")
-    print(f"whole / library on 1 core, CPU:   {cpu['library, 1 thread'] / cpu['whole']:.3f}")
-    print(f"encode / library on 1 core, CPU:  {cpu['library, 1 thread'] / cpu['encode']:.3f}")
+    print(
+        f"{kind:10} whole / library, {cores()} cores, wall: {wall['library'] / wall['whole']:.3f}; "
+        f"CPU, library on 1: {cpu['library, 1 thread'] / cpu['whole']:.3f}; "
+        f"encode alone: {cpu['library, 1 thread'] / cpu['encode']:.3f}",
+        flush=True,
+    )
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--megabytes", type=int, default=200)
+    parser.add_argument("--vocab-size", type=int, default=32_000)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS)
+    arguments = parser.parse_args()
+    documents = list(installed(arguments.megabytes * 10**6))
+    texts = [text for _, text in documents]
+    print(
+        f"{platform.platform()}, Python {platform.python_version()}, sentencepiece "
+        f"{sentencepiece.__version__}, tokenizers {tokenizers.__version__}, {cores()} cores; "
+        f"{len(texts):,} documents",
+        flush=True,
+    )
+    with tempfile.TemporaryDirectory() as name:
+        corpus = Path(name) / "corpus"
+        write_corpus(corpus, documents)
+        for kind in arguments.kinds:
+            measure(kind, corpus, texts, arguments.vocab_size, arguments.rounds)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from jaxlm.config.tokenizer_file import parse_file
 from jaxlm.errors import UserError
-from jaxlm.tokens.pieces import Pieces, Words
+from jaxlm.tokens.pieces import SPACELESS, Pieces, Words
 from jaxlm.tokens.special import AS_IT_IS, Special, hash_of, special_ids
 
 GOES_ON = "\u2040"
@@ -26,8 +26,9 @@ SPACES = (
     "\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a"
     "\u2028\u2029\u202f\u205f\u3000"
 )
-LONGEST_RUN = 32
-"""Characters that WordPiece, whose time grows with the square of a word's, takes at once."""
+LONGEST_RUN, LONGEST_OTHER, LONGEST_SPACELESS = 32, 16, 8
+"""Characters of a word, of signs, and of scripts without spaces that WordPiece takes at once; its
+time grows with the square of their bytes."""
 
 
 def library() -> Any:
@@ -115,18 +116,18 @@ class HuggingFaceTokenizer(Pieces):
         ours = goes_on == GOES_ON and self._bytes
         space = f"[{SPACES}]"
         self._words = (
-            Words(f"{space}*[^{SPACES}]+|{space}+", self._of_word)
+            Words(f"{space}*[^{SPACES}]+|{space}+", self._of_words)
             if ours and data.get("normalizer") is None
             else None
         )
 
-    def _of_word(self, word: str) -> bytes:
-        ids = self._tokenizer.encode_batch_fast([word], add_special_tokens=False)[0].ids
-        return np.array(ids, self._dtype).tobytes()
+    def _of_words(self, words: list[str]) -> Iterator[bytes]:
+        for found in self._tokenizer.encode_batch_fast(words, add_special_tokens=False):
+            yield np.array(found.ids, self._dtype).tobytes()
 
     def encode_array(self, text: str) -> NDArray[np.unsignedinteger]:
-        encode = self._of_word if self._words is None else self._words.encode
-        return np.frombuffer(encode(text), self._dtype)
+        packed = next(self._of_words([text])) if self._words is None else self._words.encode(text)
+        return np.frombuffer(packed, self._dtype)
 
     def decode(self, ids: Iterable[int]) -> str:
         if self._bytes:
@@ -179,7 +180,8 @@ def train_wordpiece(
     numbers = r"\p{N}" if split_digits else rf" ?\p{{N}}{{1,{LONGEST_RUN}}}"
     run, space = f"{{1,{LONGEST_RUN}}}", f"[{SPACES}]"
     pattern = (
-        rf" ?[{letters}]{run}|{numbers}| ?[^{letters}\p{{N}}{SPACES}]{run}"
+        rf" ?[{SPACELESS}]{{1,{LONGEST_SPACELESS}}}| ?[{letters}]{run}|{numbers}"
+        rf"| ?[^{letters}\p{{N}}{SPACES}]{{1,{LONGEST_OTHER}}}"
         rf"|{space}{run}(?![^{SPACES}])|{space}{run}"
     )
     into_words = tk.pre_tokenizers.Sequence([

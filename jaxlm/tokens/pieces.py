@@ -2,13 +2,18 @@
 
 import re
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 CACHED_WORDS = 1 << 18
 LONGEST_CACHED_WORD = 64
+# Thai to Tibetan, Burmese, Khmer, kana, ideographs: written without spaces between words
+SPACELESS = (
+    "\u0e00-\u0fff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
+    "\U00020000-\U0002fa1f"
+)
 
 
 def id_dtype(vocab_size: int) -> type[np.unsignedinteger]:
@@ -81,22 +86,29 @@ def _in_word(piece: bytes, place: int) -> bool:
     return not any(first <= ord(character) <= last for first, last in IDEOGRAPHS)
 
 
-class Words(dict[str, bytes]):
+class Words:
     """The packed ids of words that were met before; most words of a corpus are few."""
 
-    def __init__(self, pattern: str, encode: Callable[[str], bytes]) -> None:
-        """pattern: cuts a text into words that are encoded alike apart and together."""
+    def __init__(self, pattern: str, encode: Callable[[list[str]], Iterable[bytes]]) -> None:
+        """pattern: cuts a text into words that are encoded alike apart and together.
+
+        encode: the packed ids of words, which come many at a time: a call costs as much as a word.
+        """
         self._find = re.compile(pattern).findall
         self._encode = encode
-
-    def __missing__(self, word: str) -> bytes:
-        ids = self._encode(word)
-        if len(word) <= LONGEST_CACHED_WORD:
-            if len(self) >= CACHED_WORDS:
-                self.clear()
-            self[word] = ids
-        return ids
+        self._known: dict[str, bytes] = {}
 
     def encode(self, text: str) -> bytes:
         """The packed ids of a text."""
-        return b"".join(map(self.__getitem__, self._find(text)))
+        words = self._find(text)
+        new = list(set(words).difference(self._known))
+        if len(self._known) + len(new) > CACHED_WORDS:
+            self._known.clear()
+            new = list(set(words))
+        if new:
+            self._known.update(zip(new, self._encode(new), strict=True))
+        ids = b"".join(map(self._known.__getitem__, words))
+        for word in new:
+            if len(word) > LONGEST_CACHED_WORD:
+                del self._known[word]
+        return ids

@@ -1,7 +1,8 @@
 """Tokenizers of SentencePiece: byte pair encoding and unigram models, trained here or elsewhere."""
 
 import re
-from collections.abc import Iterable
+from array import array
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -21,10 +22,9 @@ class SentencePieceTokenizer(Pieces):
     U+2581, which SentencePiece uses for the space and so cannot tell from one, is written as the
     byte pieces of its UTF-8 form; SentencePiece's own decoder gives it back.
 
-    Where the model lets them, words are encoded one by one. For byte pair encoding nothing changes
-    by it. A unigram model adds up log probabilities in fp32 from the begin of what it is given, so
-    that far into a long document ties fall otherwise than in the word alone; here a word has the
-    same tokens wherever it stands.
+    Words of a byte pair encoding are looked up, where the model lets them be encoded one by one. A
+    unigram model, which is as fast as that, takes the text as a whole: it adds up log probabilities
+    in fp32 from the begin of what it is given, so that ties may fall otherwise in a word alone.
     """
 
     def __init__(
@@ -57,6 +57,7 @@ class SentencePieceTokenizer(Pieces):
             ]
             + [b""] * len(self.added)
         )
+        self._code = np.dtype(self._dtype).char
         self._space_mark = (
             self._packed([byte_ids[byte] for byte in SPACE_MARK.encode()])
             if len(byte_ids) == 256
@@ -72,16 +73,19 @@ class SentencePieceTokenizer(Pieces):
             and encode("a ") == encode("a") + encode(" ")
             and not any(re.search(f"[^{SPACE_MARK}]{SPACE_MARK}", piece) for piece in pieces)
         )
-        self._words = Words(r" *[^ ]+| +", self._of_word) if apart else None
+        self._words = Words(r" *[^ ]+| +", self._of_words) if apart and self.kind == "bpe" else None
 
     def _packed(self, ids: list[int]) -> bytes:
-        return np.array(ids, self._dtype).tobytes()
+        return array(self._code, ids).tobytes()
 
-    def _of_word(self, word: str) -> bytes:
-        return self._packed(self._processor.encode(word))
+    def _of_words(self, words: list[str]) -> Iterator[bytes]:
+        return map(self._packed, self._processor.encode(words, num_threads=1))
+
+    def _of_text(self, text: str) -> bytes:
+        return self._processor.encode_as_numpy(text).astype(self._dtype).tobytes()
 
     def encode_array(self, text: str) -> NDArray[np.unsignedinteger]:
-        encode = self._of_word if self._words is None else self._words.encode
+        encode = self._of_text if self._words is None else self._words.encode
         if self._space_mark is None:
             return np.frombuffer(encode(text), self._dtype)
         parts = map(encode, text.split(SPACE_MARK))
