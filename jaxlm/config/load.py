@@ -13,7 +13,6 @@ from ruamel.yaml.error import YAMLError
 
 from jaxlm.config.checks import impossible
 from jaxlm.config.explain import Key, Places, dotted, explain, where
-from jaxlm.config.recipes import resolve
 from jaxlm.config.schema import Config
 from jaxlm.config.tokenizer_file import read_file
 from jaxlm.errors import UsageError, UserError
@@ -71,24 +70,10 @@ def validate(data: dict[str, Any], places: Places | None = None) -> Config:
         config = Config.model_validate_json(json.dumps(data, default=str))
     except ValidationError as error:
         raise UsageError([explain(detail, places) for detail in error.errors()]) from None
-    config = _sized(_with_recipes(config, places), places)
+    config = _sized(config, places)
     if found := impossible(config):
         raise UsageError([f"{message}{where(keys, places)}" for keys, message in found])
     return config
-
-
-def _with_recipes(config: Config, places: Places) -> Config:
-    """With the values of their recipes in the sources, so that all who ask see the same."""
-    sources, problems = [], []
-    for index, source in enumerate(config.sources):
-        try:
-            sources.append(resolve(source))
-        except UserError as error:
-            place = where([f"sources.{index}.recipe"], places)
-            problems += [f"sources.{index}.recipe: {m}{place}" for m in error.messages]
-    if problems:
-        raise UsageError(problems)
-    return config.model_copy(update={"sources": tuple(sources)})
 
 
 def _sized(config: Config, places: Places) -> Config:

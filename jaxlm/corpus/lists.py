@@ -14,10 +14,10 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from jaxlm.config.recipes import data_folder
 from jaxlm.corpus.automaton import Automaton, Matches
 from jaxlm.corpus.characters import CODES, decode, spaceless, table
 from jaxlm.corpus.documents import Strings
+from jaxlm.corpus.recipes import data_folder
 from jaxlm.corpus.statistics import Ints, Mask
 from jaxlm.errors import UserError
 

@@ -19,7 +19,7 @@ from typing import Any
 
 from jaxlm.config import Config
 from jaxlm.config.corpus import Prepare, Source
-from jaxlm.corpus import depends, listing
+from jaxlm.corpus import depends, listing, recipes
 from jaxlm.corpus.executor import executor
 from jaxlm.corpus.ledger import Tally
 from jaxlm.corpus.listing import InputFile
@@ -110,12 +110,13 @@ def _same_work(
 
 
 def _sources(config: Config) -> list[tuple[Source, list[InputFile]]]:
-    """Each source with its files; all that is wrong is raised at once."""
+    """Each source with its recipe filled in and its files; all that is wrong is raised at once."""
     if not config.sources:
         raise UserError("sources: the config names no source of text; add at least one")
     out, problems = [], []
-    for source in config.sources:
+    for given in config.sources:
         try:
+            source = recipes.resolve(given)
             out.append((source, listing.files(source)))
         except UserError as error:
             problems += error.messages

@@ -10,9 +10,9 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from jaxlm.config.recipes import data_folder
 from jaxlm.corpus.classify.tokens import Words, hash_words, plain_words
 from jaxlm.corpus.documents import Strings
+from jaxlm.corpus.recipes import data_folder
 from jaxlm.corpus.statistics import Spans
 from jaxlm.errors import UserError
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from jaxlm.config import Config
 from jaxlm.config.classifiers import Linear, Training
 from jaxlm.config.corpus import Limits, Source
-from jaxlm.corpus import listing
+from jaxlm.corpus import listing, recipes
 from jaxlm.corpus.classify.linear import LinearModel, fit, sigmoid
 from jaxlm.corpus.classify.tokens import words
 from jaxlm.corpus.documents import Strings
@@ -129,7 +129,7 @@ def texts_of(names: Iterable[str], config: Config) -> Iterator[bytes]:
     record that cannot be read: what a model learns from must be whole."""
     sources = {source.name: source for source in config.sources}
     for name in names:
-        source = sources.get(name) or Source(name="text", path=name)
+        source = recipes.resolve(sources.get(name) or Source(name="text", path=name))
         for file in listing.files(source):
             for record in read(source, file, Limits()):
                 if isinstance(record, Record):

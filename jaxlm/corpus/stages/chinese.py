@@ -10,12 +10,12 @@ from numba import njit
 from numpy.typing import NDArray
 
 from jaxlm.config.chinese import Chinese
-from jaxlm.config.recipes import data_folder
 from jaxlm.config.rules import Rules
 from jaxlm.corpus import statistics as st
 from jaxlm.corpus.automaton import Automaton
 from jaxlm.corpus.characters import CODES, decode, table
 from jaxlm.corpus.documents import Strings
+from jaxlm.corpus.recipes import data_folder
 from jaxlm.corpus.sentences import sentences
 from jaxlm.corpus.stages.base import Tags
 from jaxlm.corpus.stages.words import copies, line_places

@@ -2,10 +2,9 @@
 
 import pytest
 
-from jaxlm.config import recipes
 from jaxlm.config.corpus import Source
-from jaxlm.config.load import validate
-from jaxlm.errors import UsageError, UserError
+from jaxlm.corpus import recipes
+from jaxlm.errors import UserError
 
 
 @pytest.mark.parametrize("name", recipes.names())
@@ -41,17 +40,3 @@ def test_own_keys_win() -> None:
 def test_an_unknown_recipe_names_the_nearest() -> None:
     with pytest.raises(UserError, match="did you mean 'fineweb'"):
         recipes.load("finewb")
-
-
-def test_a_config_has_what_its_recipes_say() -> None:
-    """Mixtures and rules go by the kind of a source, wherever that stands."""
-    weights = {"kind=code": 1.0, "kind=book": 2.0}
-    sources = [{"name": "a", "recipe": "the-stack-v2"}, {"name": "b", "recipe": "king-james-bible"}]
-    config = validate({"sources": sources, "data": {"mixture": {"weights": weights}}})
-    assert [source.kind for source in config.sources] == ["code", "book"]
-    assert validate(config.model_dump(mode="json")) == config
-    with pytest.raises(UsageError) as caught:
-        validate({"sources": [{"name": "a", "recipe": "c5"}, {"name": "b", "recipe": "dolmo"}]})
-    assert [message.partition(";")[0] for message in caught.value.messages] == [
-        "sources.0.recipe: no recipe is named 'c5'", "sources.1.recipe: no recipe is named 'dolmo'",
-    ]  # fmt: skip

@@ -64,7 +64,7 @@ def load(name: str) -> Recipe:
     if name not in names():
         near = difflib.get_close_matches(name, names(), n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(names())}"
-        raise UserError(f"no recipe is named {name!r}; {hint}")
+        raise UserError(f"recipe {name!r}: unknown; {hint}")
     path = data_folder() / "recipes" / f"{name}.yaml"
     content: Any = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
     try:
