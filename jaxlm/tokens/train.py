@@ -109,7 +109,7 @@ def notes(tokenizer: Tokenizer) -> list[str]:
     if (back := lost(tokenizer)) is not None:
         found.append(
             f"this tokenizer does not keep text as it is: {back}; what it loses is lost to the "
-            "model, and its bits per byte are a byte of what is left"
+            "model, and bits per byte count the bytes that are left"
         )
     if tokenizer.added:
         found.append(
