@@ -29,15 +29,15 @@ class Mix(Section):
     by how far it is behind (Xie et al. 2023); `target` plays no part in it."""
     model: ProxyModel = ProxyModel()
     """The proxy model."""
-    proxies: PositiveInt = 48
+    proxies: PositiveInt = 40
     """Mixtures that are tried, the config's own and the uniform one among them (regmix)."""
-    steps: PositiveInt = 200
+    steps: PositiveInt = 300
     """Optimizer steps of a proxy."""
     batch_size: PositiveInt = 8
     """Sequences a step of a proxy."""
     seq_len: Annotated[int, Field(ge=2, le=1 << 24)] = 64
     """Tokens of a sequence of a proxy."""
-    learning_rate: PositiveFloat = 1e-2
+    learning_rate: PositiveFloat = 2e-2
     """Peak rate of the proxies, with AdamW, a tenth of the steps as warm-up and a cosine decay to
     a tenth; a wider model has it divided by how much wider it is (Yang et al. 2022)."""
     at_once: PositiveInt = 16

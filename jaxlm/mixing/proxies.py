@@ -183,9 +183,12 @@ class Proxies:
     def train(self, group: Sequence[Run], size: int, show: Progress) -> NDArray[np.float64]:
         """Validation losses of trained models by scored source, nats a target, float64 [runs, S].
 
-        size: of the program, a multiple of the devices; what is missing to it is trained in vain.
+        size: models of the program, at least; what is missing to it, or to a multiple of the
+            devices, is trained in vain.
         Raises UserError for a loss that is not finite.
         """
+        devices = self._mesh.size
+        size = -(-size // devices) * devices
         padded = [*group, *(group[0],) * (size - len(group))]
         loaders = [
             self.loader.with_weights(run.shares, seed=_data_seed(self.config.seed, run.seed))

@@ -20,11 +20,11 @@ STEP = 1e-3
 """Shares are whole multiples of this, so that what is written is what was trained on."""
 FOLDS = 8
 PROMISING = 20
-"""One of so many simulated mixtures is worth trying after a first fit."""
+"""One of so many simulated mixtures is worth a closer look after a first fit."""
 SIMULATED = 100_000
 BEST = 100
 """Mixtures that are simulated, and those of them with the least prediction whose mean is the
-answer. RegMix simulates a million and takes the mean of the best hundred."""
+answer, as RegMix does it with more of both."""
 
 
 def rounded(shares_NS: Array, minimum: float = 0.0) -> Array:
@@ -98,12 +98,20 @@ def fit(shares_NS: Array, losses_NJ: Array, weights_J: Array, rng: np.random.Gen
     )
 
 
-def promising(
-    predict: Callable[[Array], Array], simulated_NS: Array, count: int, rng: np.random.Generator
-) -> Array:
-    """Some of the simulated mixtures that are predicted to be among the best, [count, S]."""
-    good = np.argsort(predict(simulated_NS), kind="stable")[: len(simulated_NS) // PROMISING]
-    return simulated_NS[rng.choice(good, count, replace=False)]
+def promising(predict: Callable[[Array], Array], simulated_NS: Array) -> Array:
+    """The simulated mixtures that are predicted to be among the best, one of PROMISING."""
+    order_N = np.argsort(predict(simulated_NS), kind="stable")
+    return simulated_NS[order_N[: len(simulated_NS) // PROMISING]]
+
+
+def fit_near_best(
+    shares_NS: Array, losses_NJ: Array, weights_J: Array, rng: np.random.Generator
+) -> Fit:
+    """`fit` to the better half of the mixtures: a law that holds there alone tells them apart more
+    finely than one that has the worst to fit too."""
+    better = np.argsort(losses_NJ @ weights_J, kind="stable")
+    better = better[: max(len(better) // 2, least_proxies(shares_NS.shape[1]))]
+    return fit(shares_NS[better], losses_NJ[better], weights_J, rng)
 
 
 def best_mixture(predict: Callable[[Array], Array], simulated_NS: Array) -> Array:
@@ -198,7 +206,8 @@ def _searched(
             least_squares(
                 lambda p: value(p, shares_NS) - scaled_N,
                 np.concatenate([[0.0], rng.normal(-1.0, 1.0, count)]),
-                max_nfev=300,
+                max_nfev=100,
+                ftol=1e-6,
             )
             for _ in range(starts)
         ]

@@ -19,6 +19,7 @@ from jaxlm.mixing.regression import (
     best_mixture,
     draw,
     fit,
+    fit_near_best,
     least_proxies,
     promising,
     rounded,
@@ -47,7 +48,7 @@ class Found(NamedTuple):
 
     shares_S: Array
     predicted: float | None = None
-    regression: dict[str, Any] | None = None
+    regression: list[dict[str, Any]] | None = None
     predict: Callable[[Array], Array] | None = None
 
 
@@ -151,20 +152,24 @@ def search(config: Config, workdir: Workdir, show: Show) -> dict[str, Any]:
         losses_NJ = trained.losses(small, runs_of(tried_NS), "proxies")
         fitted = fit(tried_NS[:, searched], losses_NJ, weights_J, rng_of("folds"))
         if last:
-            more_Ns = promising(fitted.predict, simulated_Ns, last, rng_of("refined"))
-            more_NS = whole(more_Ns)
+            good_Ns = promising(fitted.predict, simulated_Ns)
+            more_NS = whole(rng_of("refined").choice(good_Ns, last, replace=False))
             tried_NS = np.concatenate([tried_NS, more_NS])
             more_NJ = trained.losses(small, runs_of(more_NS), "refine")
             losses_NJ = np.concatenate([losses_NJ, more_NJ])
             fitted = fit(tried_NS[:, searched], losses_NJ, weights_J, rng_of("folds"))
-        best_s = best_mixture(fitted.predict, simulated_Ns)
+        near = fit_near_best(tried_NS[:, searched], losses_NJ, weights_J, rng_of("folds"))
+        best_s = best_mixture(near.predict, promising(fitted.predict, simulated_Ns))
         found = Found(
             whole(best_s[None])[0],
-            float(fitted.predict(best_s[None])[0]),
-            {
-                "form": fitted.form, "spearman": fitted.rank_correlation, "r2": fitted.r2,
-                "errors": fitted.errors,
-            },
+            float(near.predict(best_s[None])[0]),
+            [
+                {
+                    "mixtures": which, "form": one.form, "spearman": one.rank_correlation,
+                    "r2": one.r2, "errors": one.errors,
+                }
+                for which, one in (("all", fitted), ("the better half", near))
+            ],
             fitted.predict,
         )  # fmt: skip
     else:
@@ -343,12 +348,19 @@ class _Trained:
         if path.exists():
             if path.stat().st_size > LARGEST_RECORD:
                 raise UserError(f"{path}: larger than this record can be; move it away")
-            for line in path.read_text(encoding="utf-8").splitlines():
-                try:
-                    record = json.loads(line)
-                    self._known[str(record["run"])] = [float(loss) for loss in record["losses"]]
-                except (ValueError, TypeError, KeyError):
-                    continue  # cut off when a search was killed: it is trained again
+            lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+            good = [line for line in lines if self._learns(line)]
+            if good != lines:  # cut off when a search was killed: that model is trained again
+                write_text(path, "".join(good))
+
+    def _learns(self, line: str) -> bool:
+        """Whether this is a whole record, which is known from now on."""
+        try:
+            record = json.loads(line)
+            self._known[str(record["run"])] = [float(loss) for loss in record["losses"]]
+        except (ValueError, TypeError, KeyError):
+            return False
+        return line.endswith("\n")
 
     def losses(self, proxies: Proxies, runs: Sequence[Run], task: str) -> Array:
         """Losses of runs by scored source, [N, J]: those that are not known are trained, in groups
@@ -369,6 +381,8 @@ class _Trained:
             lines = []
             for run, losses_J in zip(group, losses_NJ.tolist(), strict=True):
                 key = _key(identity, run)
+                if key in self._known:
+                    continue  # one of a group that was cut off
                 self._known[key] = losses_J
                 lines.append(json.dumps({"run": key, "losses": losses_J}) + "\n")
             with open(self._path, "a", encoding="utf-8") as file:

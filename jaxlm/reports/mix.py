@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -38,12 +39,15 @@ def sentences(record: Mapping[str, Any]) -> Iterator[str]:
     """What the search says for and against its answer."""
     rows = by_name(record)
     chosen, own = rows[record["chosen"]], rows["config"]
-    gain = own["loss"] - chosen["loss"]
-    least = max(own["spread"], chosen["spread"])
+    # a seed's models see the same data in the same order, so they are compared by pairs
+    gains = np.array(own["losses"]) - np.array(chosen["losses"])
+    gain, seeds = float(gains.mean()), len(gains)
+    error = float(gains.std(ddof=1)) / math.sqrt(seeds) if seeds > 1 else 0.0
     yield (
         f"the mixture {'found' if record['chosen'] == 'found' else 'chosen'} loses "
         f"{abs(gain):.4f} nats a token {'less' if gain >= 0 else 'MORE'} than the config's own"
-        + (", no more than seeds differ by" if abs(gain) <= least else "")
+        + (f" (+- {error:.4f} over {seeds} seeds)" if seeds > 1 else "")
+        + (", which may be chance" if abs(gain) <= 2 * error else "")
     )
     if record["chosen"] != "found":
         yield f"{record['chosen']} did better than the regression's answer, and was chosen"
@@ -53,12 +57,13 @@ def sentences(record: Mapping[str, Any]) -> Iterator[str]:
             f"predicted {record['predicted']:.4f}, confirmed {found:.4f}, "
             f"a difference of {found - record['predicted']:+.4f}"
         )
-    if fit := record["regression"]:
+    for fit in record["regression"] or ():
         yield (
-            f"the {fit['form']} regression ranks mixtures that it did not see with a correlation "
-            f"of {fit['spearman']:.2f} (R2 {fit['r2']:.2f})"
+            f"of {fit['mixtures']}{' mixtures' if fit['mixtures'] == 'all' else ''}, a regression "
+            f"({fit['form']}) ranks those that it did not see with a correlation of "
+            f"{fit['spearman']:.2f} (R2 {fit['r2']:.2f})"
         )
-    if transfer := record.get("transfer"):
+    if transfer := record["transfer"]:
         yield from (check["sentence"] for check in transfer["checks"])
     else:
         yield "how the ranking carries over to larger models was not checked (mix.scales is empty)"
