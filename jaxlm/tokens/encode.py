@@ -139,6 +139,8 @@ def _plan(
     spool.plans = {
         name: plan_streams(config, name, part, pool, count) for name, part in shards.items()
     }
+    if looked:
+        progress("streams", looked, looked, "B")  # how much it is shows when it is over
     spool.commit()
 
 
