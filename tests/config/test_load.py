@@ -155,10 +155,10 @@ class TestMistakes:
     @pytest.mark.parametrize(
         ("override", "said"),
         [
-            ("steps=3", "did you mean train.steps?"),
-            ("batch_size=3", "did you mean train.batch_size or eval.batch_size?"),
+            ("steps=3", "did you mean train.steps or mix.steps?"),
+            ("batch_size=3", "did you mean train.batch_size or eval.batch_size or mix.batch_size?"),
             ("model.theta=3", "did you mean model.position.theta?"),
-            ("learning_rat=3", "did you mean optimizer.learning_rate?"),
+            ("learning_rat=3", "did you mean optimizer.learning_rate or mix.learning_rate?"),
             ("mesh.zzz=3", "valid keys: data, fsdp, stage, tensor, context"),
             ("sources.1.wieght=3", "sources.1.wieght: unknown key; did you mean sources.1.weight?"),
             ("optimizer.decay_exponent=3", "it belongs to kind adafactor, not adamw"),
