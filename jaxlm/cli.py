@@ -203,37 +203,6 @@ staged("train", "jaxlm train configs/quickstart.yaml train.steps=1000",
        "Train, from the newest checkpoint in WORKDIR if there is one.")  # fmt: skip
 
 
-@main.command()
-@CONFIG
-@OVERRIDES
-@AS_JSON
-@QUIET
-def mix(config_file: str, overrides: tuple[str, ...], as_json: bool, quiet: bool) -> None:
-    """Search the shares of the sources with small proxy models; write WORKDIR/mix/best.yaml.
-
-    What it needs of the corpus, the tokenizer and the tokens is made first, unless it is there. A
-    search that was stopped goes on.
-
-    \b
-    jaxlm mix configs/quickstart.yaml
-    jaxlm mix configs/quickstart.yaml mix.proxies=96 'mix.target={bible: 2, stdlib: 1}'
-    jaxlm run runs/quickstart/mix/best.yaml workdir=runs/mixed
-    """
-    from jaxlm.pipeline import mix as search
-    from jaxlm.reports.mix import mix_lines
-
-    found: dict[str, Any] = {}
-
-    def work(config: Any, workdir: Any, show: Any) -> None:
-        found.update(search(config, workdir, show))
-
-    workdir = _in_workdir(config_file, overrides, quiet, work)
-    if as_json:
-        click.echo(json.dumps(found, indent=2))
-    else:
-        click.echo("\n".join(mix_lines(found, workdir)))
-
-
 @main.command("eval")
 @click.argument("path", metavar="WORKDIR|CHECKPOINT", type=click.Path(path_type=Path))
 @OVERRIDES
@@ -400,6 +369,37 @@ def generate(
         texts = generate_texts(trained, prompts, request, contexts)
     for start, text in zip(prompts, texts, strict=True):
         click.echo(json.dumps({"prompt": start, "text": text}) if as_json else start + text)
+
+
+@main.command()
+@CONFIG
+@OVERRIDES
+@AS_JSON
+@QUIET
+def mix(config_file: str, overrides: tuple[str, ...], as_json: bool, quiet: bool) -> None:
+    """Search the shares of the sources with small proxy models; write WORKDIR/mix/best.yaml.
+
+    What it needs of the corpus, the tokenizer and the tokens is made first, unless it is there. A
+    search that was stopped goes on.
+
+    \b
+    jaxlm mix configs/quickstart.yaml
+    jaxlm mix configs/quickstart.yaml mix.proxies=96 'mix.target={bible: 2, stdlib: 1}'
+    jaxlm run runs/quickstart/mix/best.yaml workdir=runs/mixed
+    """
+    from jaxlm.pipeline import mix as search
+    from jaxlm.reports.mix import mix_lines
+
+    found: dict[str, Any] = {}
+
+    def work(config: Any, workdir: Any, show: Any) -> None:
+        found.update(search(config, workdir, show))
+
+    workdir = _in_workdir(config_file, overrides, quiet, work)
+    if as_json:
+        click.echo(json.dumps(found, indent=2))
+    else:
+        click.echo("\n".join(mix_lines(found, workdir)))
 
 
 @main.command()

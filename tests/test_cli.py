@@ -16,7 +16,7 @@ from jaxlm.config.load import validate
 from jaxlm.workdir import Workdir
 
 VERBS = [
-    "run", "prepare", "tokenizer", "tokenize", "train", "eval", "generate", "plan", "report",
+    "run", "prepare", "tokenizer", "tokenize", "train", "eval", "generate", "mix", "plan", "report",
     "config", "tag", "dedup",
 ]  # fmt: skip
 
