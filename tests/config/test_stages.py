@@ -209,18 +209,6 @@ def test_refused(change: dict[str, Any], said: str) -> None:
     assert message.startswith(said)
 
 
-def test_the_published_extension_has_its_figures() -> None:
-    """Rozière et al. 2023, section 2.5."""
-    config = load(Path(__file__).parents[2] / "configs/curricula/codellama-long-context.yaml")
-    (stage,) = stages(config)
-    own = stage.config
-    assert (own.data.seq_len, own.model.position) == (16_384, Rope(theta=1e6))
-    assert own.train.batch_size * own.data.seq_len == 2 << 20, "2M tokens a step"
-    assert stage.last * own.train.batch_size * own.data.seq_len == pytest.approx(20e9, rel=0.05)
-    assert own.optimizer.learning_rate == 2e-5
-    assert config.data.seq_len == 4096
-
-
 def test_the_place_is_that_of_the_stages_own_key(tmp_path: Path) -> None:
     path = tmp_path / "c.yaml"
     path.write_text(

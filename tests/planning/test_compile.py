@@ -151,6 +151,8 @@ def test_what_does_not_fit_says_by_how_much(small: Path) -> None:
             "gpt3-175b",
             "tpu:v5p:8x8x16",
             [
+                "train.batch_ramp=null",
+                "train.batch_size=1536",
                 "model.vocab_size=50304",
                 "mesh.stage=8",
                 "mesh.tensor=8",
