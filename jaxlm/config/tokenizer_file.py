@@ -43,6 +43,8 @@ def read_file(path: str | Path) -> TokenizerFile:
     """The file at tokenizer.path. Raises UserError where it is missing or no tokenizer."""
     path = Path(path)
     try:
+        if path.exists() and not path.is_file():
+            raise UserError(f"tokenizer.path {path}: not a file; give that of a tokenizer")
         if path.stat().st_size > LARGEST_FILE:
             raise UserError(f"{path}: larger than 1 GiB; this is no tokenizer")
         return parse_file(path.read_bytes(), str(path))

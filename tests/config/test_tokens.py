@@ -51,6 +51,9 @@ def test_a_file_that_is_not_there_can_be_planned_with(tmp_path: Path) -> None:
         validate({"tokenizer": {"path": missing}})
     config = validate({"tokenizer": {"path": missing, "vocab_size": 500}})
     assert config.vocab_size == 500
+    for no_file in (str(tmp_path), "/dev/zero"):
+        with pytest.raises(UsageError, match=f"tokenizer.path {no_file}: not a file"):
+            validate({"tokenizer": {"path": no_file}})
     (tmp_path / "missing.model").write_text("no model")
     with pytest.raises(UsageError, match=r"missing\.model: not a tokenizer"):
         validate({"tokenizer": {"path": missing}, "model": {"vocab_size": 64}})
