@@ -186,6 +186,9 @@ def test_all_documents_are_there_in_their_place_and_order(
             seen += found
         assert stream.valid.documents == (max(round(0.2 * both), 1) if both > 1 else 0)
     assert sorted(seen) == sorted(fields)
+    manifest = Store(workdir.tokens).manifest
+    held = [s.train.documents + s.valid.documents for s in manifest.sources.values()]
+    assert manifest.corpus["web"].documents == sum(held) == len(fields)
 
 
 @pytest.mark.parametrize(
