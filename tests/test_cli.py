@@ -280,3 +280,15 @@ def test_prepare_answers_questions_about_its_corpus(config: Config) -> None:
     refused(jaxlm("prepare", "tiny.yaml", *both), 2, "Give one of")
     trained = jaxlm("prepare", "tiny.yaml", "--train-classifier", "x", "--quiet")
     refused(trained, 2, "nothing says how 'x' is trained")
+
+
+def test_tokenizer_prints_what_it_makes_of_the_corpus(config: Config) -> None:
+    assert jaxlm("prepare", "tiny.yaml", "--quiet").exit_code == 0
+    wanted = ("tokenizer", "tiny.yaml", "--quiet", "tokenizer.compare=[byte,none/x.json]")
+    text = jaxlm(*wanted).stdout
+    for shown in ("byte, 258 ids", "tokens/word", "round trip   exact on all", "none/x.json"):
+        assert shown in text
+    report = json.loads(jaxlm(*wanted, "--json").stdout)
+    assert report["tokenizer"]["all"]["bytes_per_token"] == 1
+    assert report["compare"]["byte"]["vocab_size"] == 258
+    assert "none/x.json" in report["compare"]["none/x.json"]["error"]

@@ -81,29 +81,21 @@ def draw_measured(
     there are not enough others. Shards are read in an order of chance until there is text enough.
     """
     weights = sample_weights(config, workdir)
-    shards: dict[str, list[Shard]] = {}
-    for name in weights:
-        enough = READ_TO_MEASURE * _share(weights, name, config.tokenizer.measure_bytes)
-        read = 0
-        shards[name] = []
-        for shard in sorted(corpus_shards(workdir.corpus, name), key=lambda shard: shard.sha256):
-            if read <= enough and shard.documents:
-                shards[name].append(shard)
-                read += shard.bytes
-    total, done = sum(shard.bytes for part in shards.values() for shard in part), 0
+    sample, done = {}, 0
 
     def count(size: int) -> None:
         nonlocal done
         done += size
-        progress("text to measure", done, total, "B")
+        progress("text to measure", done, None, "B")
 
-    return {
-        name: _drawn(
-            config.seed, part, drawn_below.get(name, 0),
-            _share(weights, name, config.tokenizer.measure_bytes), map, count,
-        )
-        for name, part in shards.items()
-    }  # fmt: skip
+    for name in weights:
+        budget = _share(weights, name, config.tokenizer.measure_bytes)
+        shards = sorted(corpus_shards(workdir.corpus, name), key=lambda shard: shard.sha256)
+        sample[name] = _drawn(
+            config.seed, shards, drawn_below.get(name, 0), budget, map, count,
+            most=READ_TO_MEASURE * budget,
+        )  # fmt: skip
+    return sample
 
 
 def _share(weights: dict[str, float], name: str, size: int) -> int:
@@ -117,15 +109,21 @@ def _drawn(
     budget: int,
     apply: Callable[[Callable[[Job], Any], Iterable[Job]], Iterable[Any]],
     count: Callable[[int], None],
+    most: int | None = None,
 ) -> list[Piece]:
-    """The pieces with the smallest numbers, counted from `first` around, that fit the budget."""
+    """The pieces with the smallest numbers, counted from `first` around, that fit the budget.
+
+    most: how much of the shards is read, about; None: all.
+    """
     size = max(sum(shard.bytes for shard in shards), 1)
+    if most is not None:
+        size = min(size, max(most, 1))
     # What is expected to fit, and a tenth and 64 pieces more, is sent back by the workers.
     spare = 1.1 * budget + 64 * PIECE_CHARACTERS
     limit = min(int(spare / size * 2**64), 2**64)
     drawn: list[tuple[int, str, Piece]] = []
     held = 0
-    jobs = ((seed, first, limit, block) for shard in shards for block in read_blocks(shard))
+    jobs = ((seed, first, limit, block) for block in _blocks(shards, most))
     for candidates, read in apply(_candidates, jobs):
         for piece in candidates:
             heapq.heappush(drawn, (-((piece.number - first) % 2**64), piece.text, piece))
@@ -134,6 +132,17 @@ def _drawn(
             held -= len(heapq.heappop(drawn)[1].encode())
         count(read)
     return [piece for *_, piece in sorted(drawn, reverse=True)]
+
+
+def _blocks(shards: list[Shard], most: int | None) -> Iterator[Block]:
+    """The blocks of shards, until so many bytes were given."""
+    given = 0
+    for shard in shards:
+        for block in read_blocks(shard):
+            if most is not None and given > most:
+                return
+            yield block
+            given += len(block.data)
 
 
 def _candidates(job: Job) -> tuple[list[Piece], int]:
