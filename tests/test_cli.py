@@ -1,6 +1,7 @@
 """The command line: what it prints, what it exits with, for right and wrong usage."""
 
 import json
+import shlex
 import os
 import subprocess
 import sys
@@ -63,7 +64,9 @@ def test_every_verb_explains_itself_with_an_example() -> None:
 def test_configs_in_the_examples_are_right(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(Path(__file__).parents[1])
     lines = [line for verb in VERBS for line in jaxlm(verb, "--help").stdout.splitlines()]
-    examples = [line.split() for line in lines if line.startswith("  jaxlm ") and ".yaml" in line]
+    examples = [
+        shlex.split(line) for line in lines if line.startswith("  jaxlm ") and ".yaml" in line
+    ]
     assert len(examples) >= 6
     for _, _, path, *rest in examples:
         load(path, [word for word in rest if "=" in word])

@@ -1,5 +1,6 @@
 """Steps and batches of a run: their lengths add up, and ramps grow as they say."""
 
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -44,7 +45,7 @@ def test_spans_are_the_steps_one_by_one(stages: list[Length], ramp: Any) -> None
             assert span.tokens + (step - span.first) * span.step_tokens == tokens
             step, tokens = step + 1, tokens + size * stage.seq_len
     assert spans[-1].last == step
-    assert all(a.last == b.first for a, b in zip(spans, spans[1:], strict=False))
+    assert all(a.last == b.first for a, b in pairwise(spans))
 
 
 def test_the_ramp_of_gpt3() -> None:
@@ -76,7 +77,7 @@ RAMP = {"start": 4, "increment": 4, "tokens": 1000}
     [
         ({"batch_size": 14}, "train: batch_ramp: from 4 sequences by 4 at a time the batch does "
                              "not reach batch_size 14; batch_size - start is to be a multiple of"),
-        ({"batch_size": 4}, "train: batch_ramp: from 4 sequences by 4 at a time the batch does not"),
+        ({"batch_size": 4}, "train: batch_ramp: from 4 sequences by 4 at a time the batch does"),
         ({"microbatch_size": None},
          "train: batch_ramp: batches grow by whole microbatches; give microbatch_size 4 or a"),
         ({"microbatch_size": 8}, "train: batch_ramp: batches grow by whole microbatches"),
