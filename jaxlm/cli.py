@@ -385,7 +385,6 @@ def mix(config_file: str, overrides: tuple[str, ...], as_json: bool, quiet: bool
     \b
     jaxlm mix configs/quickstart.yaml
     jaxlm mix configs/quickstart.yaml mix.proxies=96 'mix.target={bible: 2, stdlib: 1}'
-    jaxlm run runs/quickstart/mix/best.yaml workdir=runs/mixed
     """
     from jaxlm.pipeline import mix as search
     from jaxlm.reports.mix import mix_lines

@@ -1,8 +1,8 @@
 """The command line: what it prints, what it exits with, for right and wrong usage."""
 
 import json
-import shlex
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
