@@ -83,7 +83,7 @@ def test_what_the_pooler_of_bert_adds() -> None:
         assert REFERENCE[f"{name}, with pooler"] - without == width * width + width
 
 
-MIXTURES = {
+MIXTURES: dict[str, tuple[dict[str, float], float]] = {
     # Touvron et al. 2023, table 1
     "llama": ({"commoncrawl": 67.0, "c4": 15.0, "github": 4.5, "wikipedia": 4.5, "books": 4.5,
                "arxiv": 2.5, "stackexchange": 2.0}, 100),
@@ -123,7 +123,7 @@ def test_a_mixture_has_the_shares_that_were_published(name: str, tmp_path: Path)
         load(tmp_path / "mine.yaml")
 
 
-CURRICULA = {
+CURRICULA: dict[str, tuple[float, dict[str, float]]] = {
     # name: tokens, the stages' parts of them
     "codellama": (2.6e12, {"general": 2e12, "code": 5e11, "python": 1e11}),  # figure 2
     "codellama-long-context": (2.52e12, {"general": 2e12, "code": 5e11, "long-context": 2e10}),
@@ -131,8 +131,8 @@ CURRICULA = {
     "bert-two-lengths": (42_598_400_000, {"short": 9e5 * 256 * 128, "long": 1e5 * 256 * 512}),
     "warmup-short-sequences": (157_286_400_000, {"rows-1024": 154_628e6}),
     "anneal": (3.95e12, {"main": 3.9e12, "anneal": 5e10}),
-    "small-code": (1.6e6, {"general": 1.6e6 * 20 / 26, "python": 1.6e6 / 26}),
-    "small-anneal": (1.6e6, {"main": 1.44e6, "anneal": 1.6e5}),
+    "small-code": (1.04e6, {"general": 8e5, "code": 2e5, "python": 4e4}),
+    "small-anneal": (1.04e6, {"main": 9.36e5, "anneal": 1.04e5}),
 }
 
 
