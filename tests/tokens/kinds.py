@@ -1,5 +1,6 @@
 """Small tokenizers of each kind, made here and in the manner of published files."""
 
+import functools
 import json
 
 import tokenizers
@@ -22,8 +23,9 @@ def options(kind: str, **keys: object) -> Options:
     return Options.model_validate(values | keys)
 
 
+@functools.cache
 def trained(kind: str, **keys: object) -> bytes:
-    """The file of a small one."""
+    """The file of a small one; made once."""
     pieces = [piece for text in TEXTS for piece in pieces_of(text)]
     return train_model(options(kind, **keys), pieces, SPECIALS)
 
