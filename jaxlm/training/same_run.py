@@ -5,6 +5,9 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
+from jaxlm.config import Config
 from jaxlm.errors import UserError
 
 # A run goes on from a checkpoint only when these agree: else its examples or arrays would differ.
@@ -14,7 +17,8 @@ SAME = (
 )  # fmt: skip
 # Places of the same things, and how the same thing is computed.
 FREE = (
-    "sources.*.path", "tokenizer.path", "data.store", "model.attention.kernel",
+    "sources.*.path", "tokenizer.path", "tokenizer.compare*", "tokenizer.measure_bytes",
+    "data.store", "model.attention.kernel",
     "data.curriculum.*.microbatch_size", "data.curriculum.*.learning_rate",
     "data.curriculum.*.schedule*",
 )  # fmt: skip
@@ -26,7 +30,7 @@ def refuse_other_run(was: dict[str, Any], now: dict[str, Any], where: Path) -> N
     was, now: {"config": as JSON, "tokenizer_hash": ..., "store": ...} of the checkpoint and of
     the run that starts.
     """
-    data = now["config"]["data"]
+    before, data = _with_defaults(was["config"]), now["config"]["data"]
     last = len(data["curriculum"]) - 1
     same, free = [*SAME], [*FREE]
     if _depends_on_length(data):
@@ -36,7 +40,7 @@ def refuse_other_run(was: dict[str, Any], now: dict[str, Any], where: Path) -> N
     different = [
         f"{where}: {key} was {_short(old)} and is {_short(new)}"
         for name in same
-        for key, old, new in _differences(name, _at(was["config"], name), _at(now["config"], name))
+        for key, old, new in _differences(name, _at(before, name), _at(now["config"], name))
         if not any(fnmatchcase(key, pattern) for pattern in free)
     ]
     if was["tokenizer_hash"] != now["tokenizer_hash"]:
@@ -45,6 +49,15 @@ def refuse_other_run(was: dict[str, Any], now: dict[str, Any], where: Path) -> N
         different.append(f"{where}: it was trained on other tokens than the store holds now")
     if different:
         raise UserError([*different, "change this back, or choose another workdir for the new run"])
+
+
+def _with_defaults(config: dict[str, Any]) -> dict[str, Any]:
+    """A config of an earlier version, with the keys that there are now; as it was where it is none
+    any more."""
+    try:
+        return json.loads(Config.model_validate_json(json.dumps(config)).model_dump_json())
+    except ValidationError:
+        return config
 
 
 def _depends_on_length(data: dict[str, Any]) -> bool:

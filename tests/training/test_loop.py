@@ -207,6 +207,45 @@ def test_another_tokenizer_is_refused(trained: Path) -> None:
         refuse_other_run(facts, facts | {"tokenizer_hash": "other", "store": "other"}, path)
 
 
+def test_a_checkpoint_of_a_version_without_the_newest_keys_goes_on(trained: Path) -> None:
+    path = Workdir(config_of(trained).workdir).checkpoints / "12"
+    facts = read_facts(path)
+    old = json.loads(json.dumps(facts))
+    for section, key in (("data", "mixture"), ("data", "split_by"), ("train", "batch_ramp")):
+        del old["config"][section][key]
+    refuse_other_run(old, facts, path)
+    changed = json.loads(json.dumps(facts))
+    changed["config"]["data"]["mixture"]["weights"] = {"words": 1.0}
+    with pytest.raises(
+        UserError, match=r"data\.mixture\.weights was null and is {\"words\": 1\.0}"
+    ):
+        refuse_other_run(old, changed, path)
+
+
+@pytest.mark.parametrize(
+    ("data", "refused"),
+    [
+        ({"mixture": {"max_epochs": 4}}, True),
+        ({"mixture": {"smoothing": {"kind": "unimax"}}}, True),
+        ({"mixture": {"weights": {"words": 1}}}, False),
+    ],
+)
+def test_a_run_is_made_longer_where_its_examples_stay(
+    trained: Path, data: dict[str, Any], refused: bool
+) -> None:
+    facts = read_facts(Workdir(config_of(trained).workdir).checkpoints / "12")
+
+    def of(steps: int) -> dict[str, Any]:
+        config = config_of(trained, data=data, train={"steps": steps})
+        return facts | {"config": json.loads(config.model_dump_json())}
+
+    if refused:
+        with pytest.raises(UserError, match="train.steps was 12 and is 20"):
+            refuse_other_run(of(12), of(20), trained)
+    else:
+        refuse_other_run(of(12), of(20), trained)
+
+
 def test_a_workdir_with_a_run_is_refused_where_resuming_is_off(copied: Path, fresh: Path) -> None:
     recovery = {"resume": False}
     with pytest.raises(UserError, match=r"checkpoints: holds a run and recovery\.resume is false"):
