@@ -38,8 +38,7 @@ def run(config: Config, workdir: Workdir, show: Terminal) -> None:
     # starts from, the folder of another run, or a tokenizer that lacks what the objective needs is
     # refused before the work
     make_mesh(config)
-    if config.tokenizer.path is not None:
-        tokens.taken_over(config, config.tokenizer.path)
+    tokens.check_tokenizer(config)
     assert config.steps > 0
     _refuse_start(config, workdir)
     write_config(config, workdir)

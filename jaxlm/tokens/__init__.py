@@ -10,11 +10,12 @@ from jaxlm.tokens.loader import (
 )
 from jaxlm.tokens.measure import measure_tokenizer
 from jaxlm.tokens.tokenizer import Tokenizer, decode_named, encode_named, load_tokenizer
-from jaxlm.tokens.train import notes, taken_over, train_tokenizer
+from jaxlm.tokens.train import check_tokenizer, notes, train_tokenizer
 
 __all__ = [
     "Loader",
     "Tokenizer",
+    "check_tokenizer",
     "decode_named",
     "encode_named",
     "held_out",
@@ -23,7 +24,6 @@ __all__ = [
     "notes",
     "open_loader",
     "stream_names",
-    "taken_over",
     "tokenize",
     "train_tokenizer",
     "validation_batches",

@@ -42,8 +42,7 @@ def train_tokenizer(config: Config, workdir: Workdir, progress: Progress = no_pr
             tokenizer, file, special = taken_over(config, options.path)
             save_tokenizer(directory, tokenizer, file.content, special)
         else:
-            if options.kind == "wordpiece":
-                library()  # told before the work
+            check_tokenizer(config)
             with Pool(config.prepare.workers or cores(), nothing) as pool:
                 sample = draw_sample(config, workdir, pool, progress)
                 pieces = [piece.text for part in sample.values() for piece in part]
@@ -63,6 +62,15 @@ def train_tokenizer(config: Config, workdir: Workdir, progress: Progress = no_pr
                     name: part[-1].number + 1 if part else 0 for name, part in sample.items()
                 },
             )
+
+
+def check_tokenizer(config: Config) -> None:
+    """Raise UserError where a file or a library that the tokenizer needs cannot be used."""
+    options = config.tokenizer
+    if options.path is not None:
+        taken_over(config, options.path)
+    elif "wordpiece" in (options.kind, *(each.kind for each in options.candidates().values())):
+        library()
 
 
 def nothing() -> None:
@@ -89,7 +97,7 @@ def taken_over(config: Config, path: str) -> tuple[Tokenizer, TokenizerFile, Spe
             )
         raise UserError(
             f"{path} {has}, the config says {options.vocab_size}; set tokenizer.vocab_size="
-            f"{tokenizer.vocab_size}, or leave it out"
+            f"{tokenizer.vocab_size}, or leave it out (null)"
         )
     if text := [name for name in tokenizer.added if len(tokenizer.encode(name)) == 1]:
         raise UserError(

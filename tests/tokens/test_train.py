@@ -1,4 +1,5 @@
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ from jaxlm.config.lengths import FIM_TOKENS
 from jaxlm.config.objective import FIM, LM
 from jaxlm.config.tokens import Tokenizer as Options
 from jaxlm.errors import UserError
-from jaxlm.tokens import load_tokenizer, train_tokenizer
+from jaxlm.tokens import check_tokenizer, load_tokenizer, train_tokenizer
 from jaxlm.tokens.pool import Pool
 from jaxlm.tokens.sample import draw_sample, pieces_of
 from jaxlm.tokens.train import LONGEST_SENTENCE, taken_over, train_model
@@ -145,7 +146,7 @@ def test_special_tokens_that_a_model_lacks_get_ids_behind_its_own(
         train_tokenizer(config, Workdir(tmp_path))
     assert caught.value.messages == [
         f"{path} has 1024 ids and lacks <a>, <fim_prefix>, <fim_suffix>, <fim_middle>, which come "
-        "behind them, the config says 1024; set tokenizer.vocab_size=1028, or leave it out"
+        "behind them, the config says 1024; set tokenizer.vocab_size=1028, or leave it out (null)"
     ]
     config = make_config(objective=FIM(), tokenizer=Options(path=path, specials=("<a>",)))
     train_tokenizer(config, Workdir(tmp_path))
@@ -178,3 +179,13 @@ def test_a_model_that_cannot_cut_words_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"objective\.cut: this tokenizer puts a space before"):
         taken_over(make_config(objective=(LM(), FIM()), tokenizer=options), str(path))
     taken_over(make_config(objective=FIM(cut="token"), tokenizer=options), str(path))
+
+
+def test_a_library_that_is_missing_is_told_before_the_work(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "tokenizers", None)
+    for options in (Options(kind="wordpiece"), Options(compare=("wordpiece-8k",))):
+        with pytest.raises(UserError, match=r"pip install 'jaxlm\[hf\]'"):
+            check_tokenizer(make_config(tokenizer=options))
+    check_tokenizer(make_config(tokenizer=Options(kind="unigram")))
