@@ -185,8 +185,20 @@ class Proxies:
 
         size: models of the program, at least; what is missing to it, or to a multiple of the
             devices, is trained in vain.
-        Raises UserError for a loss that is not finite.
+        Raises UserError for a loss that is not finite, and for too little memory.
         """
+        try:
+            return self._train(group, size, show)
+        except jax.errors.JaxRuntimeError as error:
+            if "RESOURCE_EXHAUSTED" not in str(error):
+                raise
+            raise UserError(
+                f"mix: {self._most} models of {self.parameters:,} parameters, each with "
+                f"{self.config.train.batch_size} rows of {self.config.data.seq_len} tokens, do not "
+                "fit into a device; lower mix.at_once, mix.batch_size or mix.seq_len"
+            ) from None
+
+    def _train(self, group: Sequence[Run], size: int, show: Progress) -> NDArray[np.float64]:
         devices = self._mesh.size
         size = -(-size // devices) * devices
         padded = [*group, *(group[0],) * (size - len(group))]

@@ -181,7 +181,8 @@ def search(config: Config, workdir: Workdir, show: Show) -> dict[str, Any]:
 
     # the mixture found, the best that were tried, the config's own and the uniform one, again
     again = {"found": found.shares_S}
-    again |= {f"tried {n}": tried_NS[n] for n in order_N[: mix.confirm - 1].tolist()}
+    others = [n for n in order_N.tolist() if n > 1]
+    again |= {f"tried {n}": tried_NS[n] for n in others[: mix.confirm - 1]}
     again |= {"config": base_S, "uniform": uniform_S}
     runs = [Run(tuple(row.tolist()), seed) for row in again.values() for seed in range(mix.seeds)]
     losses = trained.losses(small, runs, "confirm") @ weights_J

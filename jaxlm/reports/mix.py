@@ -50,7 +50,7 @@ def sentences(record: Mapping[str, Any]) -> Iterator[str]:
         + (", which may be chance" if abs(gain) <= 2 * error else "")
     )
     if record["chosen"] != "found":
-        yield f"{record['chosen']} did better than the regression's answer, and was chosen"
+        yield f"{record['chosen']} did better than what {record['method']} found, and was chosen"
     if record["predicted"] is not None:
         found = rows["found"]["loss"]
         yield (
