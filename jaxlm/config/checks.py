@@ -29,6 +29,7 @@ def impossible(config: Config) -> list[Problem]:
         if unlimited := _lengths(config):
             return found + unlimited  # the stages cannot be told apart
         found += [(keys, f"{keys[0]}: {message}") for keys, message in unlike(config)]
+        found += _ramp(config)
     elif train.steps is not None and train.tokens is not None:
         keys = ["train.steps", "train.tokens"]
         found.append((keys, "train.steps: give either train.steps or train.tokens"))
@@ -120,6 +121,20 @@ def _lengths(config: Config) -> list[Problem]:
     ]
 
 
+def _ramp(config: Config) -> list[Problem]:
+    """Batches of a ramp that are no whole microbatches of their stage."""
+    found: list[Problem] = []
+    for index, stage in enumerate(stages(config)):
+        micro, full = stage.config.train.microbatch_size, stage.config.train.batch_size
+        sizes = [span.batch_size for span in stage.spans if span.batch_size < full]
+        if micro is not None and (uneven := [size for size in sizes if size % micro]):
+            key = f"data.curriculum.{index}.microbatch_size"
+            message = f"the ramp has batches of {uneven[0]} here, not a multiple of {micro}; give"
+            divisor = math.gcd(full, *sizes)
+            found.append(([key, "train.batch_ramp"], f"{key}: {message} {divisor} or a divisor"))
+    return found
+
+
 def _parameters(position: Position) -> tuple[str, int] | None:
     """What a position encoding learns."""
     match position:
@@ -196,11 +211,18 @@ def _impossible(config: Config) -> list[Problem]:
     )
     refuse_if(
         schedule.warmup_share is None
+        and schedule.warmup_tokens is None
         and schedule.decay_steps is not None
         and schedule.warmup_steps > schedule.decay_steps,
         ["optimizer.schedule.warmup_steps", "optimizer.schedule.decay_steps"],
         f"the decay is over at step {schedule.decay_steps}, before {schedule.warmup_steps} steps "
         "of warm-up are",
+    )
+    refuse_if(
+        (schedule.warmup_tokens or 0) > (schedule.decay_tokens or math.inf),
+        ["optimizer.schedule.warmup_tokens", "optimizer.schedule.decay_tokens"],
+        f"the decay is over after {schedule.decay_tokens} tokens, before {schedule.warmup_tokens} "
+        "tokens of warm-up are",
     )
     refuse_if(
         (config.checkpoint.keep_every or 0) % config.checkpoint.every > 0,

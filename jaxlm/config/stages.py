@@ -59,7 +59,8 @@ def _config_of(config: Config, stage: Stage, spans: tuple[Span, ...], steps: int
     changes: dict[str, dict[str, Any]] = {
         "data": {"curriculum": (), "seq_len": stage.seq_len, "mixture": stage.mixture},
         "train": {
-            "steps": steps, "tokens": None, "batch_size": stage.batch_size,
+            "steps": steps, "tokens": None,
+            "batch_size": max(span.batch_size for span in spans),  # less where a ramp goes on
             "microbatch_size": stage.microbatch_size,
             "batch_ramp": config.train.batch_ramp if grows else None,
         },
@@ -89,7 +90,8 @@ def _rates(config: Config, stage: Stage, spans: tuple[Span, ...]) -> dict[str, A
     first = spans[0].first
     update = {"start": first + schedule.start}
     if schedule.decay_tokens is None:
-        warmup = schedule.warmup_steps if schedule.warmup_share is None else 0
+        in_steps = schedule.warmup_share is None and schedule.warmup_tokens is None
+        warmup = schedule.warmup_steps if in_steps else 0
         length = max(spans[-1].last - first - schedule.start, warmup, 1)
         update["decay_steps"] = schedule.decay_steps or length
     rates: dict[str, Any] = {

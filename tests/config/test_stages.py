@@ -80,7 +80,7 @@ def rates(config: Config) -> list[float]:
     found = []
     for stage in stages(config):
         own = stage.config.optimizer
-        schedule = make_schedule(own.schedule, own.learning_rate, stage.config.steps)
+        schedule = make_schedule(own.schedule, own.learning_rate, stage.config.steps, config.spans)
         found += [float(schedule(step)) for step in range(stage.first, stage.last)]
     return found
 
@@ -101,6 +101,24 @@ def test_a_schedule_begins_anew_in_a_stage_with_its_own() -> None:
     assert found == pytest.approx(
         [0.5, 1.0, 0.5, 0.0, *(0.25, 0.5, 0.375, 0.25, 0.125, 0.0), *(0.0, 0.5, 1.0)]
     )  # fmt: skip
+
+
+def test_a_warm_up_in_tokens_leaves_the_end_of_the_stage_where_it_is() -> None:
+    by_steps, by_tokens = (
+        rates(of({"steps": 2}, {"steps": 6, "learning_rate": 0.5, "schedule": linear | warmup}))
+        for linear in [{"kind": "linear", "floor": 0.0}]
+        for warmup in ({"warmup_steps": 2}, {"warmup_tokens": 2 * 4 * 64})
+    )
+    assert by_tokens == pytest.approx(by_steps)
+    assert by_tokens[-1] == 0.0
+
+
+def test_a_stage_within_one_step_of_a_ramp_has_its_batch() -> None:
+    ramp = {"start": 2, "increment": 2, "tokens": 1 << 20}
+    train = {"batch_size": 8, "microbatch_size": 2, "batch_ramp": ramp}
+    first, second = stages(of({"steps": 4}, {"tokens": 1 << 20}, train=train))
+    assert (first.config.train.batch_size, first.config.train.batch_ramp) == (2, None)
+    assert (second.config.train.batch_size, second.config.train.batch_ramp is None) == (8, False)
 
 
 def test_shares_of_the_tokens_are_borders_at_any_scale() -> None:
@@ -191,6 +209,17 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"model": {"heads": 8, "kv_heads": 3}}, "model.kv_heads: 8 query heads cannot share 3"),
     ({"1": {"schedule": {"warmup_steps": 9, "decay_steps": 5}}},
      "stage 'long': optimizer.schedule.warmup_steps: the decay is over at step 5"),
+    ({"1": {"schedule": {"warmup_tokens": 9, "decay_tokens": 5}}},
+     "stage 'long': optimizer.schedule.warmup_tokens: the decay is over after 5 tokens, before 9"),
+    ({"1": {"microbatch_size": 2},
+      "train": {"microbatch_size": 1, "batch_ramp": {"start": 1, "increment": 1, "tokens": 1000}}},
+     "data.curriculum.1.microbatch_size: the ramp has batches of 1 here, not a multiple of 2"),
+    ({"1": {"order": "ascend"}}, "data.curriculum.1.order: 'ascend' is not one of random, "),
+    ({"1": {"order": ["web", 1]}}, "data.curriculum.1.order.1: must be a string, not 1"),
+    ({"1": {"mixture": {"max_epochs": 0}}},
+     "data.curriculum.1.mixture.max_epochs: must be greater than 0, not 0"),
+    ({"1": {"mixture": {"max_epochs": {"web": -2}}}},
+     "data.curriculum.1.mixture.max_epochs.web: must be greater than 0, not -2"),
 ]  # fmt: skip
 
 
