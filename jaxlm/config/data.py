@@ -3,16 +3,20 @@
 import itertools
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import Discriminator, Field, PositiveFloat, PositiveInt, Tag, model_validator
 
 from jaxlm.config.base import Section
 from jaxlm.config.mixture import Mixture
-from jaxlm.config.objective import Objectives
+from jaxlm.config.objective import LIST, ONE, Objectives, one_or_list
 from jaxlm.config.optim import Schedule
 from jaxlm.config.position import Position
 
 type Length = Annotated[int, Field(ge=2, le=1 << 24)]
-type Order = Literal["random", "ascending", "descending"] | tuple[str, ...]
+type Order = Annotated[
+    Annotated[Literal["random", "ascending", "descending"], Tag(ONE)]
+    | Annotated[tuple[str, ...], Tag(LIST)],
+    Discriminator(one_or_list),
+]
 type FieldName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}$")]
 VALUE = r"^[A-Za-z0-9_.+#-]{1,32}$"
 

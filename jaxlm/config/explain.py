@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from jaxlm.config.mixture import ALL, EACH
 from jaxlm.config.objective import LIST, ONE
 from jaxlm.config.schema import Config
 
@@ -139,7 +140,7 @@ def _locate(loc: Key) -> tuple[type[BaseModel], Key]:
     annotation: Any = Config
     key: Key = ()
     for part in loc:
-        if part in (ONE, LIST):
+        if part in (ONE, LIST, ALL, EACH):
             continue
         models = _models(annotation)
         if isinstance(part, str) and len(models) > 1:

@@ -1,8 +1,8 @@
 """The section `data.mixture`: how much of each source a run sees."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, model_validator
+from pydantic import Discriminator, Field, NonNegativeFloat, PositiveFloat, Tag, model_validator
 
 from jaxlm.config.base import Section
 from jaxlm.config.dynamic import Dynamic
@@ -27,6 +27,14 @@ class UniMax(Section):
     """How often the text of a source may be seen."""
 
 
+ALL, EACH = "<all>", "<each>"
+"""pydantic's names for the two forms of max_epochs, as in jaxlm/config/objective.py."""
+
+
+def _all_or_each(values: Any) -> str:
+    return EACH if isinstance(values, dict) else ALL
+
+
 class Mixture(Section):
     """Shares of sources. A key of a mapping is the name of a source, or TAG=VALUE, for all sources
     that have the tag: kind=code, language=de, or a field of data.split_by."""
@@ -37,7 +45,13 @@ class Mixture(Section):
     smoothing: Annotated[Temperature | UniMax, Field(discriminator="kind")] | None = None
     """Shares that depend on how much text there is; weights are then of each token, or (unimax) say
     who takes part."""
-    max_epochs: PositiveFloat | dict[str, PositiveFloat] | None = None
+    max_epochs: (
+        Annotated[
+            Annotated[PositiveFloat, Tag(ALL)] | Annotated[dict[str, PositiveFloat], Tag(EACH)],
+            Discriminator(_all_or_each),
+        ]
+        | None
+    ) = None
     """How often the text of a source may be seen in the run, of all or by name or tag; what is over
     goes to the others in proportion to their shares. null: as often as its share asks for."""
 

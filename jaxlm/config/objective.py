@@ -120,7 +120,8 @@ ONE, LIST = "<one>", "<list>"
 """pydantic's names for the two forms, which stand in the places that it gives to errors."""
 
 
-def _form(values: Any) -> str:
+def one_or_list(values: Any) -> str:
+    """Which of the forms a value has."""
     return LIST if isinstance(values, list | tuple) else ONE
 
 
@@ -138,7 +139,7 @@ type Objective = Annotated[
 type Objectives = Annotated[
     Annotated[Objective, Tag(ONE)]
     | Annotated[tuple[Objective, ...], AfterValidator(_not_empty), Tag(LIST)],
-    Discriminator(_form),
+    Discriminator(one_or_list),
 ]
 """One objective, or a list of which each has its weight."""
 
