@@ -132,7 +132,7 @@ class _Part(NamedTuple):
     size: NDArray[np.int64]
 
 
-@lru_cache(maxsize=16)
+@lru_cache(maxsize=512)  # two for each stream, of its first and its last epoch in a stage
 def _chosen(order: WindowOrder, first: int, size: int) -> NDArray[np.int64]:
     """The blocks of the store that a stage takes of an epoch, int64 [size], ascending."""
     place = np.arange(order.begin + first, order.begin + first + size) % order.blocks
