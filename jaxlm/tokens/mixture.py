@@ -11,13 +11,15 @@ from numpy.typing import NDArray
 SHORT_CYCLE = 1 << 16
 LONG_CYCLE = 1 << 20
 SMALLEST_COUNT = 16
+MARGINS = 64
 
 
 class Mixture:
     """A cycle of sources that repeats for ever, with the prefix counts that make seeking free.
 
     After any number of examples, each source's count differs from its exact share by less than
-    one (at most 1 - 1 / (2 S - 2) for S sources), hence by less than two within any window.
+    one (at most 1 - 1 / (2 S - 2) for S sources, and in cycles up to 65,536 by as little as any
+    order can, to 1/64), hence by less than two within any window.
     """
 
     def __init__(self, weights: Sequence[float | Fraction]) -> None:
@@ -82,29 +84,52 @@ def cycle_counts(weights: Sequence[float | Fraction]) -> NDArray[np.int64]:
 def tijdeman(counts: NDArray[np.int64]) -> NDArray[np.int32]:
     """A sequence with counts[s] slots of each s in which every prefix is in proportion.
 
-    The chairman assignment (Tijdeman 1980): slot t goes, among the sources whose deficit
-    allows one more, to the one that must be served first. With L slots, S sources and
-    d = 1 / (2 S - 2), copy j (from 0) of source s may be placed from slot
-    ceil((j + d) L / counts[s]) on (slots from 1) and is due at (j + 1 - d) L / counts[s].
-    Returns int32 [L].
+    The chairman assignment (Tijdeman 1980): after each slot the count of a source differs from its
+    share by 1 - d at most, with d = 1 / (2 S - 2) for S sources, which always can be. In cycles up
+    to SHORT_CYCLE the largest d that these counts allow is taken, of multiples of 1/64, since the
+    assignment below finds a sequence wherever there is one. Returns int32 [L].
     """
     sizes = [int(count) for count in counts]
-    length, parts = sum(sizes), max(2 * len(sizes) - 2, 1)
-    share = 0 if len(sizes) == 1 else 1
+    if len(sizes) == 1:
+        return np.zeros(sizes[0], np.int32)
+    best = _assigned(sizes, Fraction(1, 2 * len(sizes) - 2))
+    assert best is not None, "Tijdeman's theorem"
+    possible, impossible = MARGINS // (2 * len(sizes) - 2), MARGINS // 2 + 1
+    while sum(sizes) <= SHORT_CYCLE and impossible - possible > 1:
+        middle = (possible + impossible) // 2
+        if (found := _assigned(sizes, Fraction(middle, MARGINS))) is None:
+            impossible = middle
+        else:
+            best, possible = found, middle
+    return best
+
+
+def _assigned(sizes: list[int], margin: Fraction) -> NDArray[np.int32] | None:
+    """Such a sequence for d = margin, int32 [L]; None: there is none.
+
+    Slot t goes, among the sources whose deficit allows one more, to the one that must be served
+    first (earliest deadline first, which is optimal where all take one slot). With L slots, copy j
+    (from 0) of source s may be placed from slot ceil((j + d) L / sizes[s]) on (slots from 1), and
+    no later than the slot behind (j + 1 - d) L / sizes[s].
+    """
+    length, share, parts = sum(sizes), margin.numerator, margin.denominator
     opens: list[list[int]] = [[] for _ in range(length + 2)]
-    for source in range(len(sizes)):
-        opens[max(-(-share * length // (parts * sizes[source])), 1)].append(source)
+    for source, size in enumerate(sizes):
+        opens[max(-(-share * length // (parts * size)), 1)].append(source)
     done = [0] * len(sizes)
-    waiting: list[tuple[float, int]] = []
+    waiting: list[tuple[int, int]] = []
     cycle = np.empty(length, np.int32)
     for slot in range(1, length + 1):
         for source in opens[slot]:
-            due = ((done[source] + 1) * parts - share) * length / sizes[source]
-            heapq.heappush(waiting, (due, source))
+            behind = ((done[source] + 1) * parts - share) * length // (parts * sizes[source])
+            heapq.heappush(waiting, (behind + 1, source))
+        if not waiting or waiting[0][0] < slot:
+            return None
         _, source = heapq.heappop(waiting)
+        size = sizes[source]
         cycle[slot - 1] = source
         done[source] += 1
-        if done[source] < sizes[source]:
-            earliest = -(-(done[source] * parts + share) * length // (parts * sizes[source]))
+        if done[source] < size:
+            earliest = -(-(done[source] * parts + share) * length // (parts * size))
             opens[max(earliest, slot + 1)].append(source)
     return cycle
