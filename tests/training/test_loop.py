@@ -240,7 +240,7 @@ def test_a_run_is_made_longer_where_its_examples_stay(
         return facts | {"config": json.loads(config.model_dump_json())}
 
     if refused:
-        with pytest.raises(UserError, match="train.steps was 12 and is 20"):
+        with pytest.raises(UserError, match=r"train\.steps was 12 and is 20"):
             refuse_other_run(of(12), of(20), trained)
     else:
         refuse_other_run(of(12), of(20), trained)
