@@ -37,7 +37,7 @@ class Mix(Section):
     """Sequences a step of a proxy."""
     seq_len: Annotated[int, Field(ge=2, le=1 << 24)] = 64
     """Tokens of a sequence of a proxy."""
-    learning_rate: PositiveFloat = 2e-2
+    learning_rate: PositiveFloat = 1e-2
     """Peak rate of the proxies, with AdamW, a tenth of the steps as warm-up and a cosine decay to
     a tenth; a wider model has it divided by how much wider it is (Yang et al. 2022)."""
     at_once: PositiveInt = 16

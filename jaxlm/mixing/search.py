@@ -159,6 +159,8 @@ def search(config: Config, workdir: Workdir, show: Show) -> dict[str, Any]:
             losses_NJ = np.concatenate([losses_NJ, more_NJ])
             fitted = fit(tried_NS[:, searched], losses_NJ, weights_J, rng_of("folds"))
         near = fit_near_best(tried_NS[:, searched], losses_NJ, weights_J, rng_of("folds"))
+        if near.r2 <= 0:  # among those it tells nothing apart
+            near = fitted
         best_s = best_mixture(near.predict, promising(fitted.predict, simulated_Ns))
         found = Found(
             whole(best_s[None])[0],

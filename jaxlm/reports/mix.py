@@ -14,6 +14,8 @@ from jaxlm.reports.page import environment
 from jaxlm.reports.units import whole
 from jaxlm.workdir import Workdir, write_text
 
+TRUSTED = 0.5
+"""Rank correlation of predictions below which an answer comes with a warning."""
 PANELS = 12
 """Sources that have a slice of their own in the picture, those with the largest shares."""
 
@@ -62,6 +64,11 @@ def sentences(record: Mapping[str, Any]) -> Iterator[str]:
             f"of {fit['mixtures']}{' mixtures' if fit['mixtures'] == 'all' else ''}, a regression "
             f"({fit['form']}) ranks those that it did not see with a correlation of "
             f"{fit['spearman']:.2f} (R2 {fit['r2']:.2f})"
+        )
+    if any(fit["spearman"] < TRUSTED for fit in record["regression"] or ()):
+        yield (
+            "the proxies rank mixtures little better than chance does: raise mix.steps or "
+            "mix.model.d_model, or lower mix.learning_rate, before this answer is trusted"
         )
     if transfer := record["transfer"]:
         yield from (check["sentence"] for check in transfer["checks"])
