@@ -9,6 +9,7 @@ import importlib
 import importlib.util
 import json
 import math
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -268,9 +269,8 @@ def _called(
     where = f"data.mixture.dynamic.method.call: {method.call} at step {records[-1].step}"
     try:
         weights = function(given)
-    except Exception as error:
-        text = str(error).splitlines()[0][:200] if str(error) else "no message"
-        raise UserError(f"{where} raised {type(error).__name__}: {text}") from error
+    except (Exception, SystemExit) as error:
+        raise UserError(f"{where} raised {_told(error)}") from error
     if not isinstance(weights, Mapping):
         raise UserError(f"{where} returned {_short(weights)}, not {{source: weight}}")
     wrong = [f"no weight for {name}" for name in names if name not in weights]
@@ -303,14 +303,12 @@ def load_function(call: str) -> Callable[[list[dict[str, Any]]], Any]:
             if spec is None or spec.loader is None:
                 raise ImportError("not a Python file")
             module = importlib.util.module_from_spec(spec)
+            sys.modules[spec.name] = module  # where dataclasses look for it
             spec.loader.exec_module(module)
         else:
             module = importlib.import_module(place)
-    except Exception as error:
-        text = str(error).splitlines()[0][:200] if str(error) else "no message"
-        raise UserError(
-            f"{where}: {place} cannot be imported ({type(error).__name__}: {text})"
-        ) from error
+    except (Exception, SystemExit) as error:
+        raise UserError(f"{where}: {place} cannot be imported ({_told(error)})") from error
     function = getattr(module, name, None)
     if not callable(function):
         raise UserError(f"{where}: {place} has no function {name}")
@@ -354,8 +352,14 @@ def with_reference(dynamic: Dynamic, references: Mapping[str, Mapping[str, float
 def _is_weight(value: Any) -> bool:
     try:
         return math.isfinite(float(value)) and float(value) >= 0.0
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return False
+
+
+def _told(error: BaseException) -> str:
+    """An error of a user's function in one line."""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0][:200] if lines else 'no message'}"
 
 
 def _short(value: Any) -> str:

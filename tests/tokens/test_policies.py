@@ -216,6 +216,17 @@ def test_a_function_of_a_file_decides(tmp_path: Path) -> None:
     assert HISTORY[0].shares == {"a": 0.5, "b": 0.5}
 
 
+def test_a_file_may_have_dataclasses(tmp_path: Path) -> None:
+    path = tmp_path / "classes.py"
+    path.write_text(
+        "from __future__ import annotations\nfrom dataclasses import dataclass\n"
+        "@dataclass\nclass Wanted:\n    a: float = 1.0\n    b: float = 3.0\n"
+        "def weigh(records):\n    return vars(Wanted())\n"
+    )
+    section = dynamic({"kind": "function", "call": f"{path}:weigh"})
+    assert decide(section, SHARES, HISTORY).shares == {"a": 0.25, "b": 0.75}
+
+
 def test_a_function_of_a_module_is_found_and_only_called_ones_are_imported() -> None:
     section = dynamic({"kind": "function", "call": "no.such.module:weigh"})
     with pytest.raises(UserError, match=r"no.such.module cannot be imported \(ModuleNotFound"):
@@ -232,6 +243,9 @@ def test_a_function_of_a_module_is_found_and_only_called_ones_are_imported() -> 
     [
         ("return 1 / 0", "raised ZeroDivisionError: division by zero"),
         ("raise KeyError", "raised KeyError: no message"),
+        ("raise ValueError('\\n\\nno use')", "raised ValueError: no use"),
+        ("raise SystemExit(3)", "raised SystemExit: 3"),
+        ("return {'a': 10**400, 'b': 1}", "returned 10{56}... for a; "),
         ("return [1, 2]", r"returned \[1, 2\], not {source: weight}"),
         ("return {'a': 1, 'b': float('nan')}", "returned nan for b; it must give each of a, b"),
         ("return {'a': -1, 'b': 'x'}", "returned -1 for a, 'x' for b; "),
