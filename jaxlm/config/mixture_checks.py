@@ -21,6 +21,7 @@ def mixtures(config: Config) -> list[Problem]:
         place, mixture = f"data.curriculum.{index}", stage.mixture or config.data.mixture
         if isinstance(stage.order, tuple):
             found += _unknown(config, f"{place}.order", stage.order)
+            found += _twice(config, f"{place}.order", stage.order)
         elif stage.order != "random" and config.data.sort_by is None:
             found.append((
                 [f"{place}.order", "data.sort_by"],
@@ -35,8 +36,10 @@ def mixtures(config: Config) -> list[Problem]:
             ))  # fmt: skip
     for place, mixture in places.items():
         found += _unknown(config, f"{place}.weights", mixture.weights or ())
+        found += _twice(config, f"{place}.weights", mixture.weights or ())
         if isinstance(mixture.max_epochs, dict):
             found += _unknown(config, f"{place}.max_epochs", mixture.max_epochs)
+            found += _twice(config, f"{place}.max_epochs", mixture.max_epochs)
         if mixture.dynamic is not None:
             found += _dynamic(config, place, mixture, mixture.dynamic)
     if not any(source.weight for source in config.sources) and not all(
@@ -89,3 +92,15 @@ def _unknown(config: Config, place: str, keys: Iterable[str]) -> Iterator[Proble
         else:
             continue
         yield [f"{place}.{key}", place], f"{place}: {message}"
+
+
+def _twice(config: Config, place: str, keys: Iterable[str]) -> Iterator[Problem]:
+    """Sources of which it shows already that several keys fit them."""
+    for source in config.sources:
+        own = [source.name]
+        if source.recipe is None:  # which may say what the source does not
+            own += [f"kind={source.kind}", f"language={source.language}"]
+        fitting = [key for key in keys if key in own]
+        if len(fitting) > 1:
+            message = f"{source.name} has both {fitting[0]} and {fitting[1]}; give one of them"
+            yield [f"{place}.{fitting[1]}", place], f"{place}: {message}"
