@@ -27,7 +27,7 @@ class Mixture:
         self.counts = cycle_counts(weights)
         """Examples of each source in a cycle, int64 [S]; their ratio is the mixture."""
         self.length = int(self.counts.sum())
-        self._cycle = tijdeman(self.counts)
+        self._cycle = nearest(self.counts)
         # How many examples of its own source come before each slot of the cycle.
         self._rank = np.empty(self.length, np.int64)
         for source, count in enumerate(self.counts):
@@ -58,8 +58,9 @@ def cycle_counts(weights: Sequence[float | Fraction]) -> NDArray[np.int64]:
     """Whole numbers in the ratio of the weights, int64 [S].
 
     Exact where the weights, read as the decimals that a person wrote, have a common denominator
-    up to 65536. Otherwise shares are rounded (largest remainder) to 1/65536, or finer, to
-    1/1048576, where a source would get fewer than 16 slots; each source gets one at least.
+    up to 65536. Otherwise the sum is the number up to 65536 with which rounded shares are nearest;
+    where a source would get fewer than 16 slots, shares are rounded (largest remainder) to 1/131072
+    or finer, to 1/1048576, and each source gets one slot at least.
     """
     parts = [exact(weight) for weight in weights]
     whole = [int(part * math.lcm(*(p.denominator for p in parts))) for part in parts]
@@ -67,6 +68,10 @@ def cycle_counts(weights: Sequence[float | Fraction]) -> NDArray[np.int64]:
     total = sum(whole)
     if total <= SHORT_CYCLE:
         return np.array(whole, np.int64)
+    if min(whole) * SHORT_CYCLE >= SMALLEST_COUNT * total:
+        found = _nearest_counts([number / total for number in whole])
+        if found is not None:
+            return found
     length = SHORT_CYCLE
     while length < LONG_CYCLE and min(whole) * length < SMALLEST_COUNT * total:
         length *= 2
@@ -79,6 +84,56 @@ def cycle_counts(weights: Sequence[float | Fraction]) -> NDArray[np.int64]:
     for source in by_remainder[: max(length - sum(counts), 0)]:
         counts[source] += 1
     return np.array(counts, np.int64)
+
+
+def _nearest_counts(shares: list[float]) -> NDArray[np.int64] | None:
+    """Shares rounded to whole numbers, int64 [S], whose sum, up to SHORT_CYCLE, is the first of
+    those with the least error; None where rounded shares never add up to one."""
+    share_S = np.array(shares)
+    lengths = np.arange(math.ceil(SMALLEST_COUNT / share_S.min()), SHORT_CYCLE + 1)
+    count_LS = np.rint(lengths[:, None] * share_S).astype(np.int64)
+    fits = count_LS.sum(axis=1) == lengths
+    if not fits.any():
+        return None
+    error_L = np.abs(count_LS / lengths[:, None] - share_S).max(axis=1)
+    error_L[~fits] = np.inf
+    # float64 does not tell a length from its multiples
+    return count_LS[np.flatnonzero(error_L <= error_L.min() + 1e-15)[0]]
+
+
+def nearest(counts: NDArray[np.int64]) -> NDArray[np.int32]:
+    """A sequence with counts[s] slots of each s in which every prefix is in proportion, int32 [L].
+
+    Tijdeman's, or the one that always takes the source that lacks most where that is as near to
+    the shares, which often is nearer within windows too.
+    """
+    first = tijdeman(counts)
+    if len(counts) < 2 or len(first) > SHORT_CYCLE:
+        return first
+    return min((_by_lack(counts), first), key=lambda cycle: _worst(cycle, counts))
+
+
+def _by_lack(counts: NDArray[np.int64]) -> NDArray[np.int32]:
+    """Each slot goes to the source that is furthest below its share, the first of them."""
+    length = int(counts.sum())
+    cycle, lack_S = np.empty(length, np.int32), np.zeros(len(counts), np.int64)
+    for slot in range(length):
+        lack_S += counts
+        cycle[slot] = source = lack_S.argmax()
+        lack_S[source] -= length
+    return cycle
+
+
+def _worst(cycle: NDArray[np.int32], counts: NDArray[np.int64]) -> tuple[int, int]:
+    """The largest difference from a share, times L, over prefixes and over windows."""
+    slots = np.arange(len(cycle) + 1)
+    prefix = window = 0
+    for source, count in enumerate(counts.tolist()):
+        seen = np.concatenate([[0], np.cumsum(cycle == source)])
+        off = seen * len(cycle) - slots * count
+        prefix = max(prefix, int(np.abs(off).max()))
+        window = max(window, int(off.max() - off.min()))
+    return prefix, window
 
 
 def tijdeman(counts: NDArray[np.int64]) -> NDArray[np.int32]:
