@@ -95,6 +95,7 @@ def draw_measured(
             config.seed, shards, drawn_below.get(name, 0), budget, map, count,
             most=READ_TO_MEASURE * budget,
         )  # fmt: skip
+    progress("text to measure", done, done, "B")  # how much it is shows when it is over
     return sample
 
 
