@@ -1,6 +1,7 @@
 """YAML files and overrides -> `Config`."""
 
 import json
+import re
 from collections.abc import Sequence
 from io import StringIO
 from pathlib import Path
@@ -212,6 +213,8 @@ def _override(data: dict[str, Any], text: str, places: Places) -> str | None:
         value = YAML(typ="safe", pure=True).load(value_text)
     except (YAMLError, RecursionError):
         return f"{text!r}: the value is not YAML"
+    if re.search(r"[{,]\s*[\w.=@-]+:[^\s\"']", value_text) and isinstance(value, dict):
+        return f"{text!r}: a space belongs behind a colon, as in '{name}={{key: 1}}' (in quotes)"
     node: Any = data
     key: Key = ()
     for depth, part in enumerate(parts, 1):

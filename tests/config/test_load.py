@@ -214,6 +214,7 @@ class TestMistakes:
             ("workdir.x=3", "workdir is a single value and has no 'x'"),
             ("workdir.x.y=3", "workdir is a single value and has no 'x'"),
             ("train={steps: 3", "the value is not YAML"),
+            ("train={steps:3}", "a space belongs behind a colon, as in 'train={key: 1}'"),
         ],
     )
     def test_overrides_that_cannot_be_applied(self, folder: Path, override: str, said: str) -> None:
