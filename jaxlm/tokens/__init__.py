@@ -1,16 +1,11 @@
 """Documents to token ids, token ids to batches."""
 
 from jaxlm.tokens.encode import tokenize
-from jaxlm.tokens.loader import (
-    Loader,
-    held_out,
-    open_loader,
-    stream_names,
-    validation_batches,
-)
+from jaxlm.tokens.loader import Loader, open_loader
 from jaxlm.tokens.measure import measure_tokenizer
 from jaxlm.tokens.tokenizer import Tokenizer, decode_named, encode_named, load_tokenizer
 from jaxlm.tokens.train import check_tokenizer, notes, train_tokenizer
+from jaxlm.tokens.validation import held_out, stream_names, validation_batches
 
 __all__ = [
     "Loader",

@@ -1,7 +1,7 @@
 """Token store -> batches, as a pure function of the step."""
 
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
 from fractions import Fraction
@@ -24,7 +24,7 @@ from jaxlm.tokens.order import GROUP, WindowOrder, block_length
 from jaxlm.tokens.shuffle import key_of
 from jaxlm.tokens.store import Store, TokenArray
 from jaxlm.tokens.tokenizer import Tokenizer, load_tokenizer
-from jaxlm.tokens.weights import Kept, by_key, capped, kept_of, weights_of
+from jaxlm.tokens.weights import Kept, by_key, capped, epochs_of, kept_of, weights_of
 from jaxlm.workdir import Workdir
 
 
@@ -216,34 +216,25 @@ class Loader:
         self, k: int, weights: list[Fraction], per_block: list[int], count: int
     ) -> list[Fraction]:
         """The weights of a stage with which no stream is read more often than it may be."""
-        stage, caps = self._stages[k], self._stages[k].mixture.caps
-        kept = [stream.kept for stream in self._streams]
-        most: list[float | None] = [None] * len(kept)
-        if isinstance(caps, dict):
-            keys, problems = by_key(caps, kept, f"{stage.where}.max_epochs")
-            if problems:
-                raise UserError(problems)
-            most = [None if key is None else caps[key] for key in keys]
-        else:
-            most = [caps] * len(kept)
+        stage = self._stages[k]
+        most = epochs_of(stage.mixture, [stream.kept for stream in self._streams], stage.where)
         room = [
             None if cap is None else max(int(exact(cap) * blocks) - int(begin), 0) * per
             for cap, (_, blocks), begin, per in zip(
                 most, self._blocks, self._begin[-1], per_block, strict=True
             )
         ]
-        found = capped(weights, room, count)
-        if found is None:
-            used = [s for s, weight in enumerate(weights) if weight]
-            once = sum(self._blocks[s][1] * per_block[s] for s in used)
-            stride = stage.objective.stride
-            raise UserError(
-                f"{stage.where}: {count * stride:,} tokens are more than max_epochs leaves, "
-                f"{sum(room[s] or 0 for s in used) * stride:,}; they would take "
-                f"{count / once:.2f} epochs of {', '.join(self.names[s] for s in used)}; make it "
-                "shorter, raise max_epochs or bring more text"
-            )
-        return found
+        if (found := capped(weights, room, count)) is not None:
+            return found
+        used = [s for s, weight in enumerate(weights) if weight]
+        once = sum(self._blocks[s][1] * per_block[s] for s in used)
+        stride = stage.objective.stride
+        raise UserError(
+            f"{stage.where}: {count * stride:,} tokens are more than max_epochs leaves, "
+            f"{sum(room[s] or 0 for s in used) * stride:,}; they would take "
+            f"{count / once:.2f} epochs of {', '.join(self.names[s] for s in used)}; make it "
+            "shorter, raise max_epochs or bring more text"
+        )
 
     def _skills(self, stage: Stage, weights: list[Fraction]) -> list[list[int]]:
         """The streams of each skill that stage.order lists."""
@@ -279,10 +270,8 @@ class Loader:
     @property
     def weights(self) -> list[float]:
         """Shares of the streams at the beginning of the run."""
-        part = self._examples[0].segments[0]
-        found = np.zeros(len(self.names))
-        found[part.sources] = np.array(part.counts) / sum(part.counts)
-        return found.tolist()
+        shares = self.shares_at(0)
+        return [shares.get(name, 0.0) for name in self.names]
 
     def with_weights(self, weights: Sequence[float], *, seed: int) -> "Loader":
         """The same streams in other proportions in every stage, and in the order of this seed."""
@@ -340,7 +329,7 @@ def open_loader(config: Config, workdir: Workdir) -> Loader:
     Raises UserError for a store that is broken, too small, of another tokenizer, or whose documents
     are not arranged as the objective wants them.
     """
-    store, tokenizer = _open_store(workdir)
+    store, tokenizer = open_store(workdir)
     if store.manifest.document_fim != config.document_fim:
         raise UserError(
             f"{workdir.tokens}: its documents are stored for another objective (fim of level "
@@ -366,7 +355,7 @@ def open_loader(config: Config, workdir: Workdir) -> Loader:
                 stage.spans,
                 stage.config.data.mixture,
                 stage.order,
-                _prepared(stage.config, tokenizer),
+                prepared(stage.config, tokenizer),
             )
             for stage in stages(config)
         ],
@@ -374,47 +363,8 @@ def open_loader(config: Config, workdir: Workdir) -> Loader:
     )
 
 
-def stream_names(config: Config, workdir: Workdir) -> list[str]:
-    """The streams of the store that a config's sources have, in their order."""
-    store, _ = _open_store(workdir)
-    return list(store.streams([source.name for source in config.sources]))
-
-
-def validation_batches(
-    config: Config, workdir: Workdir, stream: str, batch_size: int
-) -> Iterator[Batch[NDArray[Any]]]:
-    """The validation tokens of a stream under the objective of a config without a curriculum.
-
-    Windows lie end to end in the order of the store, and the last batch is padded. With next-token
-    prediction every token is a target once. What is drawn for a window depends on its number alone,
-    so every evaluation sees the same. No batch comes for a stream without validation documents.
-    """
-    store, tokenizer = _open_store(workdir)
-    objective = _prepared(config, tokenizer)
-    components = Mixture(objective.weights) if len(objective.weights) > 1 else None
-    tokens, W, stride = store.tokens(stream, "valid"), objective.window, objective.stride
-    windows = -(-max(tokens.length - (W - stride), 0) // stride)
-    for first in range(0, windows, batch_size):
-        start, span = first * stride, (batch_size - 1) * stride + W
-        flat = tokens.read(start, min(start + span, tokens.length))
-        padded = np.zeros(span, flat.dtype)
-        padded[: flat.size] = flat
-        windows_BW = np.lib.stride_tricks.sliding_window_view(padded, W)[::stride]
-        lengths_B = np.clip(flat.size - np.arange(batch_size) * stride, 0, W)
-        # a window that is no more than the overlap with the one before has nothing of its own
-        lengths_B[first + np.arange(batch_size) >= windows] = 0
-        number_B = first + np.arange(batch_size, dtype=np.int64)
-        component_B = None if components is None else components(number_B)[0]
-        yield objective(windows_BW, number_B, component_B, lengths_B)
-
-
-def held_out(workdir: Workdir) -> set[str]:
-    """The streams of a run's store that have validation documents."""
-    sources = Store(workdir.tokens).manifest.sources
-    return {name for name, source in sources.items() if source.valid.tokens}
-
-
-def _prepared(config: Config, tokenizer: Tokenizer) -> Prepared:
+def prepared(config: Config, tokenizer: Tokenizer) -> Prepared:
+    """The objectives of a config without a curriculum."""
     return Prepared(
         config.objective,
         kind=config.model.kind,
@@ -424,7 +374,8 @@ def _prepared(config: Config, tokenizer: Tokenizer) -> Prepared:
     )
 
 
-def _open_store(workdir: Workdir) -> tuple[Store, Tokenizer]:
+def open_store(workdir: Workdir) -> tuple[Store, Tokenizer]:
+    """The tokens of a run and their tokenizer. Raises UserError where the two do not fit."""
     store, tokenizer = Store(workdir.tokens), load_tokenizer(workdir.tokenizer)
     if tokenizer.hash != store.manifest.tokenizer_hash:
         raise UserError(

@@ -104,6 +104,17 @@ def by_key(
     return found, problems
 
 
+def epochs_of(mixture: Mixture, streams: Sequence[Kept], where: str) -> list[float | None]:
+    """How often each stream may be read in the run; None: there is no limit. Raises UserError."""
+    caps = mixture.caps
+    if not isinstance(caps, dict):
+        return [caps] * len(streams)
+    keys, problems = by_key(caps, streams, f"{where}.max_epochs")
+    if problems:
+        raise UserError(problems)
+    return [None if key is None else caps[key] for key in keys]
+
+
 def capped(
     weights: Sequence[Fraction], room: Sequence[int | None], examples: int
 ) -> list[Fraction] | None:
