@@ -324,6 +324,7 @@ def _unstaged(config: Config, stages: int, rows: int) -> list[Problem]:
         f"{mesh.schedule} takes the same number of microbatches each step; choose 1f1b, or leave "
         "the ramp out",
     )
+    first = "train.batch_ramp.start" if train.batch_ramp else "train.batch_size"
     smallest = train.batch_ramp.start if train.batch_ramp else train.batch_size
     count = min(smallest, train.batch_size) // (train.microbatch_size or train.batch_size)
     fitting = [
@@ -338,7 +339,7 @@ def _unstaged(config: Config, stages: int, rows: int) -> list[Problem]:
         + (
             f"give {fitting[-1]} or less"
             if fitting
-            else f"make train.batch_size a multiple of {stages * rows}, stages x data x fsdp"
+            else f"make {first} a multiple of {stages * rows}, stages x data x fsdp"
         ),
     )
     period = (model.attention.window and model.attention.global_every) or 1
