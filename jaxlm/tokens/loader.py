@@ -228,12 +228,13 @@ class Loader:
             return found
         used = [s for s, weight in enumerate(weights) if weight]
         once = sum(self._blocks[s][1] * per_block[s] for s in used)
+        before = sum(int(self._begin[-1][s]) * per_block[s] for s in used)
         stride = stage.objective.stride
         raise UserError(
             f"{stage.where}: {count * stride:,} tokens are more than max_epochs leaves, "
-            f"{sum(room[s] or 0 for s in used) * stride:,}; they would take "
-            f"{count / once:.2f} epochs of {', '.join(self.names[s] for s in used)}; make it "
-            "shorter, raise max_epochs or bring more text"
+            f"{sum(room[s] or 0 for s in used) * stride:,}; by their end it would be "
+            f"{(before + count) / once:.2f} epochs of {', '.join(self.names[s] for s in used)}; "
+            "make it shorter, raise max_epochs or bring more text"
         )
 
     def _skills(self, stage: Stage, weights: list[Fraction]) -> list[list[int]]:

@@ -216,9 +216,20 @@ class TestMaxEpochs:
         (message,) = caught.value.messages
         once = int(self.capped(workdir, None).epoch_S[:2].sum())
         assert message.startswith(
-            f"data.mixture: 25,600 tokens are more than max_epochs leaves, {once:,}; they would "
-            f"take {25600 / once:.2f} epochs of a, b; make it shorter, raise max_epochs or bring"
+            f"data.mixture: 25,600 tokens are more than max_epochs leaves, {once:,}; by their end "
+            f"it would be {25600 / once:.2f} epochs of a, b; make it shorter, raise max_epochs or"
         )
+
+    def test_epochs_that_are_told_are_those_of_all_stages(self, workdir: Workdir) -> None:
+        once = int(self.capped(workdir, None).epoch_S[0])
+        steps = 3 * once // 4 // (8 * SEQ_LEN)
+        stages = [{"name": "one", "steps": steps}, {"name": "two", "steps": steps}]
+        mixture = {"weights": {"a": 1}, "max_epochs": 1}
+        config = config_of({"curriculum": stages, "mixture": mixture}, train={"batch_size": 8})
+        with pytest.raises(UserError, match="stage two: ") as caught:
+            open_loader(config, workdir)
+        epochs = 2 * steps * 8 * SEQ_LEN / once
+        assert f"; by their end it would be {epochs:.2f} epochs of a; " in str(caught.value)
 
 
 def test_decisions_change_what_follows_them_and_nothing_before(workdir: Workdir) -> None:
