@@ -39,7 +39,7 @@ class Mixture(Section):
     """Shares of sources. A key of a mapping is the name of a source, or TAG=VALUE, for all sources
     that have the tag: kind=code, language=de, or a field of data.split_by."""
 
-    weights: Annotated[dict[str, NonNegativeFloat], Field(min_length=1)] | None = None
+    weights: dict[str, NonNegativeFloat] | None = None
     """Shares in any unit; what is not named, or has 0, takes no part. Sources with the same tag
     share its weight by their own weights. null: the sources' weights."""
     smoothing: Annotated[Temperature | UniMax, Field(discriminator="kind")] | None = None
@@ -63,7 +63,7 @@ class Mixture(Section):
         if self.dynamic is not None and self.caps is not None:
             raise ValueError("dynamic: shares that change keep to no max_epochs; leave one out")
         if self.weights is not None and not any(self.weights.values()):
-            raise ValueError("weights: all are 0; nothing is left to train on")
+            raise ValueError("weights: none is above 0; nothing is left to train on")
         if isinstance(self.smoothing, UniMax) and self.max_epochs is not None:
             raise ValueError("max_epochs: unimax has its own (smoothing.max_epochs); leave it out")
         return self

@@ -19,7 +19,16 @@ def mixtures(config: Config) -> list[Problem]:
         if stage.mixture is not None:
             places[f"data.curriculum.{index}.mixture"] = stage.mixture
         place, mixture = f"data.curriculum.{index}", stage.mixture or config.data.mixture
+        if mixture.caps is not None and any(before.dynamic for before in used[:index]):
+            found.append((
+                [f"{place}.mixture", "data.mixture.dynamic"],
+                f"{place}.mixture: what a dynamic stage before it leaves for max_epochs is not "
+                "known; leave max_epochs out here, or put this stage first",
+            ))  # fmt: skip
         if isinstance(stage.order, tuple):
+            if not stage.order:
+                message = f"{place}.order: the list is empty; name sources or tags, or give random"
+                found.append(([f"{place}.order"], message))
             found += _unknown(config, f"{place}.order", stage.order)
             found += _twice(config, f"{place}.order", stage.order)
         elif stage.order != "random" and config.data.sort_by is None:

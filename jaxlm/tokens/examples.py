@@ -5,7 +5,7 @@ skill where `order` lists them, one more for each decision of a dynamic mixture.
 """
 
 from bisect import bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from fractions import Fraction
 from functools import lru_cache
 from typing import NamedTuple
@@ -127,11 +127,3 @@ def decided(segments: list[Segment], first: int, weights: Sequence[Fraction]) ->
     kept = [part for part in segments if part.first < first]
     before = kept[-1].up_to(first) if kept else np.zeros(len(weights), np.int64)
     return [*kept, segment(weights, first, before)]
-
-
-def shares(part: Segment, names: Sequence[str]) -> Mapping[str, float]:
-    """Share of each stream that takes part in a segment."""
-    total = sum(part.counts)
-    return {
-        names[s]: count / total for s, count in zip(part.sources.tolist(), part.counts, strict=True)
-    }

@@ -68,7 +68,7 @@ def weights_of(mixture: Mixture, streams: Sequence[Kept], where: str) -> list[Fr
                 )
             for s in members if whole else ():
                 weights[s] = exact(weight) * among[s] / whole
-                each[s] = exact(weight)
+                each[s] = exact(weight) if among[s] else Fraction(0)
         if problems:
             raise UserError(problems)
     match mixture.smoothing:
@@ -125,7 +125,7 @@ def capped(
     Returns None where all of them have too little.
     """
     # a mixture of many examples rounds shares to one in SHORT_CYCLE
-    spare = 0 if examples <= SHORT_CYCLE else examples // SHORT_CYCLE + 1
+    spare = 0 if examples <= SHORT_CYCLE else examples // SHORT_CYCLE + 2
     given = [Fraction(0)] * len(weights)
     free = [s for s, weight in enumerate(weights) if weight]
     left = Fraction(examples)

@@ -84,6 +84,14 @@ def test_keys_that_fit_nothing_or_too_much(weights: dict[str, float], said: str)
     assert said in caught.value.messages[0]
 
 
+def test_smoothing_gives_nothing_to_a_source_that_a_tag_leaves_out() -> None:
+    streams = [kept("a", weight=0.0), kept("b"), kept("c")]
+    smoothed = Mixture.model_validate(
+        {"weights": {"kind=web": 1}, "smoothing": {"kind": "temperature", "temperature": 2}}
+    )
+    assert weights_of(smoothed, streams, "x")[0] == 0
+
+
 def test_a_tag_whose_sources_have_no_weight() -> None:
     streams = [kept("a", weight=0.0), kept("b", weight=0.0), kept("c", kind="wiki")]
     with pytest.raises(UserError, match="kind=web: its sources have weight 0 or no text"):
