@@ -75,7 +75,7 @@ def test_published_mixture_is_exact_over_any_window() -> None:
 
 
 @given(st.lists(st.floats(1e-3, 1e3), min_size=1, max_size=6), st.integers(0, 10**12))
-@settings(max_examples=15)
+@settings(max_examples=6)
 def test_seeking_is_counting(weights: list[float], start: int) -> None:
     mixture = Mixture(weights)
     source, place = mixture(np.arange(start, start + 200))

@@ -136,7 +136,14 @@ OBJECTIVES: list[dict[str, Any]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("sections", OBJECTIVES, ids=["t5", "bert", "prefix"])
+@pytest.mark.parametrize(
+    "sections",
+    [  # tests/test_architectures.py has the first and the last too, in other forms
+        pytest.param(OBJECTIVES[0], id="t5", marks=pytest.mark.slow),
+        pytest.param(OBJECTIVES[1], id="bert"),
+        pytest.param(OBJECTIVES[2], id="prefix", marks=pytest.mark.slow),
+    ],
+)
 def test_other_objectives_train_score_and_resume(
     prepared: Path, tmp_path: Path, sections: dict[str, Any]
 ) -> None:
