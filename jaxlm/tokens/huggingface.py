@@ -107,12 +107,16 @@ class HuggingFaceTokenizer(Pieces):
                 spaced[i] = apart and not piece.startswith(goes_on)
         if self.kind == "unigram" and model.get("unk_id") is not None:
             pieces[model["unk_id"]] = b""
+        taken_out = []
         for i, token in tokenizer.get_added_tokens_decoder().items():
+            if not (token.special or token.normalized):
+                taken_out.append(token.content)
             pieces[i] = b"" if token.special else token.content.encode()
             spaced[i] = False
         for i in file.specials.values():
             pieces[i] = b""
         self._know(pieces, spaced)
+        self._taken_out = re.compile(f"({_any_of(taken_out)})") if taken_out else None
         ours = goes_on == GOES_ON and self._bytes
         space = f"[{SPACES}]"
         self._words = (
@@ -135,9 +139,18 @@ class HuggingFaceTokenizer(Pieces):
         return self._tokenizer.decode([i for i in map(int, ids) if i < self._size])
 
     def normalized(self, text: str) -> str:
-        """The text as the model sees it; without a normalizer itself."""
+        """The text as the model sees it; without a normalizer itself.
+
+        Tokens that are taken out of a text before it is normalised, such as user symbols, part it.
+        """
         normalizer = self._tokenizer.normalizer
-        return text if normalizer is None else normalizer.normalize_str(text)
+        if normalizer is None:
+            return text
+        parts = self._taken_out.split(text) if self._taken_out else [text]
+        return "".join(
+            part if number % 2 else normalizer.normalize_str(part)
+            for number, part in enumerate(parts)
+        )
 
 
 def _steps(part: Any) -> Iterator[dict[str, Any]]:
@@ -240,7 +253,12 @@ def train_wordpiece(
 
 
 def _without(text: str, names: Sequence[str]) -> list[str]:
-    """The parts of a text between these names, longest names first."""
+    """The parts of a text between these names."""
     if not names:
         return [text]
-    return re.split("|".join(map(re.escape, sorted(names, key=len, reverse=True))), text)
+    return re.split(_any_of(names), text)
+
+
+def _any_of(names: Sequence[str]) -> str:
+    """A regular expression; the longest name where several begin in one place."""
+    return "|".join(map(re.escape, sorted(names, key=len, reverse=True)))
