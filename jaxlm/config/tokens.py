@@ -33,7 +33,7 @@ class Tokenizer(Section):
     eos: TokenName | None = None
     """Special token at the end of a document, for a file at `path` that does not say it."""
     sample_bytes: PositiveInt = 64 << 20
-    """Text that the tokenizer is trained on, at most, drawn by the sources' weights."""
+    """Text that the tokenizer is trained on, at most, drawn by the shares of data.mixture."""
     normalization: Literal["identity", "nfkc"] = "identity"
     """identity keeps every text exactly; nfkc makes compatible characters (full width, ligatures,
     no-break spaces) one, so that a text comes back as its NFKC form."""

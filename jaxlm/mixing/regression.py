@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from scipy.optimize import least_squares
 from scipy.stats import rankdata
 
+from jaxlm.tokens.bounds import round_to_whole
+
 # N mixtures, S sources, J sources that are scored, F features
 
 type Array = NDArray[np.float64]
@@ -27,16 +29,14 @@ BEST = 100
 answer, as RegMix does it with more of both."""
 
 
-def rounded(shares_NS: Array, minimum: float = 0.0) -> Array:
+def rounded(shares_NS: Array) -> Array:
     """Shares as multiples of STEP that still add up to 1, by largest remainder."""
     slots = round(1 / STEP)
     exact_NS = shares_NS / shares_NS.sum(axis=-1, keepdims=True) * slots
-    whole_NS = np.floor(exact_NS + 1e-9)
-    order_NS = np.argsort(whole_NS - exact_NS, axis=-1, kind="stable")
-    missing_N1 = slots - whole_NS.sum(axis=-1, keepdims=True)
-    place_NS = np.empty_like(order_NS)
-    np.put_along_axis(place_NS, order_NS, np.arange(shares_NS.shape[-1])[None], axis=-1)
-    return (whole_NS + (place_NS < missing_N1)) / slots
+    # what was a multiple before stays one
+    exact_NS = np.where(np.abs(exact_NS - np.rint(exact_NS)) < 1e-9, np.rint(exact_NS), exact_NS)
+    no_end_S = np.full(shares_NS.shape[-1], np.inf)
+    return np.stack([round_to_whole(exact_S, no_end_S, slots) for exact_S in exact_NS]) / slots
 
 
 def draw(

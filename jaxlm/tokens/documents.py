@@ -116,13 +116,7 @@ def read_blocks(shard: Shard) -> Iterator[Block]:
         )
 
 
-def parse(block: Block) -> Iterator[tuple[str, str]]:
-    """The id and text of each document of a block. Raises UserError naming a bad line."""
-    for _, document in parse_fields(block):
-        yield document["id"], document["text"]
-
-
-def parse_fields(block: Block) -> Iterator[tuple[int, dict[str, Any]]]:
+def parse(block: Block) -> Iterator[tuple[int, dict[str, Any]]]:
     """The line and all fields of each document of a block; its text has no surrogates.
 
     Raises UserError naming a bad line.

@@ -21,7 +21,7 @@ from jaxlm.config.objective import FIM
 from jaxlm.errors import UserError
 from jaxlm.objectives.fim import check_cuts, fim_text
 from jaxlm.objectives.prepared import lacking
-from jaxlm.tokens.documents import Block, Shard, corpus_shards, parse_fields, read_blocks, tags_of
+from jaxlm.tokens.documents import Block, Shard, corpus_shards, parse, read_blocks, tags_of
 from jaxlm.tokens.pieces import id_dtype
 from jaxlm.tokens.pool import Pool, cores
 from jaxlm.tokens.shuffle import key_of
@@ -297,7 +297,7 @@ def _encode(job: _Job) -> tuple[int, dict[tuple[str, Split], Encoded]]:
     ids: dict[tuple[str, Split], list[NDArray[np.unsignedinteger]]] = {}
     records: dict[tuple[str, Split], list[tuple[int, float]]] = {}
     sizes: dict[tuple[str, Split], int] = {}
-    for line, document in parse_fields(block):
+    for line, document in parse(block):
         name, text = document["id"], document["text"]
         plan = by_values[values_of(splits, document, block.shard, line)]
         split: Split = "valid" if key_of(seed, name) < plan.limit else "train"

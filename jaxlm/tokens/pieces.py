@@ -2,6 +2,7 @@
 
 import re
 import unicodedata
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
@@ -21,7 +22,7 @@ def id_dtype(vocab_size: int) -> type[np.unsignedinteger]:
     return np.uint16 if vocab_size <= 1 << 16 else np.uint32
 
 
-class Pieces:
+class Pieces(ABC):
     """A vocabulary, and what a tokenizer does with nothing but its `encode_array`."""
 
     pieces: list[bytes]
@@ -47,9 +48,9 @@ class Pieces:
         self.begins_word = np.array([piece[:1].isspace() for piece in pieces])
         self.word_ends = np.array([(_in_word(piece, 0), _in_word(piece, -1)) for piece in pieces])
 
+    @abstractmethod
     def encode_array(self, text: str) -> NDArray[np.unsignedinteger]:
         """The ids of a text without BOS and EOS."""
-        raise NotImplementedError
 
     def encode(self, text: str) -> list[int]:
         """The ids of a text, without BOS and EOS."""

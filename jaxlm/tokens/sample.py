@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 from jaxlm.config import Config
-from jaxlm.tokens.documents import Block, Shard, corpus_shards, parse_fields, read_blocks, tags_of
+from jaxlm.tokens.documents import Block, Shard, corpus_shards, parse, read_blocks, tags_of
 from jaxlm.tokens.pool import Pool
 from jaxlm.tokens.shuffle import key_of
 from jaxlm.tokens.weights import Kept, weights_of
@@ -151,7 +151,7 @@ def _candidates(job: Job) -> tuple[list[Piece], int]:
     its text."""
     seed, first, limit, block = job
     found, size = [], 0
-    for _, document in parse_fields(block):
+    for _, document in parse(block):
         text, name = document["text"], document["id"]
         size += len(text.encode())
         for place, piece in enumerate(pieces_of(text)):

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from jaxlm.config import Config
 from jaxlm.config.data import VALUE, SplitBy
 from jaxlm.errors import UserError
-from jaxlm.tokens.documents import Block, Shard, parse_fields, read_blocks
+from jaxlm.tokens.documents import Block, Shard, parse, read_blocks
 from jaxlm.tokens.pool import Pool
 from jaxlm.tokens.shuffle import key_of
 
@@ -163,7 +163,7 @@ def _limit(fraction: float, survey: Survey) -> int:
 def _survey(job: tuple[int, Sequence[SplitBy], Block]) -> tuple[int, dict[Values, Survey]]:
     seed, splits, block = job
     keys: dict[Values, list[int]] = {}
-    for line, document in parse_fields(block):
+    for line, document in parse(block):
         values = values_of(splits, document, block.shard, line)
         keys.setdefault(values, []).append(key_of(seed, document["id"]))
     return len(block.data), {

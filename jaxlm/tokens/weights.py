@@ -5,8 +5,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
+import numpy as np
+
 from jaxlm.config.mixture import Mixture, Temperature, UniMax
 from jaxlm.errors import UserError
+from jaxlm.tokens.bounds import round_to_whole
 from jaxlm.tokens.mixture import SHORT_CYCLE, exact
 from jaxlm.tokens.store import Manifest
 
@@ -148,20 +151,7 @@ def capped(
     for s in free:
         given[s] = weights[s] * left / whole
     if examples <= SHORT_CYCLE:
-        given = [Fraction(count) for count in _whole(given, room)]
+        most_S = np.array([math.inf if space is None else space for space in room])
+        counts_S = round_to_whole(np.array(given, float), most_S, examples)
+        given = [Fraction(int(count)) for count in counts_S]
     return given
-
-
-def _whole(given: Sequence[Fraction], room: Sequence[int | None]) -> list[int]:
-    """Whole numbers with the same sum, by largest remainder, none above its room."""
-    counts = [math.floor(count) for count in given]
-    over = sum(given) - sum(counts)
-    order = sorted(range(len(given)), key=lambda s: counts[s] - given[s])
-    for s in order:
-        if over <= 0:
-            break
-        space = room[s]
-        if given[s] > counts[s] and (space is None or counts[s] < space):
-            counts[s] += 1
-            over -= 1
-    return counts

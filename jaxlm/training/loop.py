@@ -26,7 +26,7 @@ from jaxlm.parallel.processes import first_does, is_first, largest, several
 from jaxlm.tokens import load_tokenizer, open_loader
 from jaxlm.training.batches import Ready, batches
 from jaxlm.training.checkpoints import Checkpoints, checkpoints_in, resume, start_from
-from jaxlm.training.dynamic import DynamicMixture, told
+from jaxlm.training.dynamic import MOST_SHOWN, DynamicMixture, told
 from jaxlm.training.hardware import peak_flops
 from jaxlm.training.metrics import Metrics
 from jaxlm.training.state import make_state, optimizer_of, shapes_of_params, shapes_of_state
@@ -35,9 +35,6 @@ from jaxlm.workdir import Workdir, write_json
 
 LEAST_SCALE = 2.0**-16
 """Gradients that overflow fp16 at this scale of the loss do so at any."""
-
-MOST_SHOWN = 8
-"""Sources whose shares are told on the terminal."""
 
 
 class Show(Protocol):
