@@ -1,10 +1,12 @@
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sentencepiece
 
+from jaxlm.config.data import Data
 from jaxlm.config.lengths import FIM_TOKENS
 from jaxlm.config.objective import FIM, LM
 from jaxlm.config.tokens import Tokenizer as Options
@@ -21,8 +23,11 @@ def setup_nothing() -> None:
     pass
 
 
-def sample(workdir: Workdir, size: int, seed: int = 0, workers: int = 1) -> dict[str, list[str]]:
-    config = make_config(tokenizer=Options(vocab_size=1024, sample_bytes=size), seed=seed)
+def sample(
+    workdir: Workdir, size: int, seed: int = 0, workers: int = 1, data: Data | None = None
+) -> dict[str, list[str]]:
+    tokenizer = Options(vocab_size=1024, sample_bytes=size)
+    config = make_config(tokenizer=tokenizer, seed=seed, data=data or Data())
     with Pool(workers, setup_nothing) as pool:
         drawn = draw_sample(config, workdir, pool)
     return {name: [piece.text for piece in part] for name, part in drawn.items()}
@@ -36,6 +41,26 @@ def test_sample_follows_weights_and_budget(made: Workdir) -> None:
     assert sizes["code"] == sum(len(text.encode()) for _, text in CODE) < 75_000
     texts = {text for _, text in TOPICS}
     assert all(any(piece in text for text in texts) for piece in drawn["topics"][:5])
+
+
+@pytest.mark.parametrize(
+    ("data", "topics"),
+    [
+        ({"mixture": {"weights": {"topics": 4, "code": 1}}}, 0.8),
+        ({"mixture": {"weights": {"topics": 1}}}, 1.0),
+        ({"mixture": {"weights": {"kind=web": 1}}}, 0.25),  # by the sources' weights, 1 and 3
+        # a part of a source is not known yet
+        (
+            {"mixture": {"weights": {"topics@length=0": 1}}, "split_by": ({"field": "length"},)},
+            0.25,
+        ),
+    ],
+)
+def test_sample_is_drawn_by_the_mixture(made: Workdir, data: Any, topics: float) -> None:
+    drawn = sample(made, 40_000, data=Data.model_validate(data))
+    sizes = {name: sum(len(p.encode()) for p in part) for name, part in drawn.items()}
+    for name, share in (("topics", topics), ("code", 1 - topics)):
+        assert 40_000 * share - LONGEST_SENTENCE < sizes[name] <= 40_000 * share
 
 
 def test_sample_depends_on_the_seed_alone(made: Workdir, tmp_path: Path) -> None:

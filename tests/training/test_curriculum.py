@@ -1,6 +1,7 @@
 """Runs in stages, under other objectives, with dropout, and from another run's parameters: each
 gives the same bits when it is stopped and resumed, and what does not fit is refused."""
 
+import json
 import signal
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from jaxlm.config.load import validate
 from jaxlm.errors import UserError
 from jaxlm.evaluation import open_trained
 from jaxlm.parallel import make_mesh
+from jaxlm.tokens.store import Store
 from jaxlm.training import Stopped
 from jaxlm.training.checkpoints import named, read_facts, start_from
 from jaxlm.training.loop import _dropout_key
@@ -71,6 +73,30 @@ def test_every_stage_is_in_the_records(straight: Path) -> None:
     assert [set(found[step - 1]["validation"]) for step in (6, 12)] == [
         {"words", "more", "all"}
     ] * 2
+    plan = json.loads(Workdir(staged(straight).workdir).mixture.read_text())["stages"]
+    assert [(s["name"], s["first"], s["last"]) for s in plan] == [
+        ("short", 0, 5), ("long", 5, 9), ("more", 9, 12),
+    ]  # fmt: skip
+    for name in ("words", "more"):
+        assert sum(stage["tokens"].get(name, 0) for stage in plan) == read[11][name]
+        assert found[8]["source_epochs"][name] == plan[1]["epochs"][name] > 0
+    assert plan[2]["tokens"] == {"more": 3 * 8 * 32}
+    assert found[11]["repeated_tokens"] == 0
+
+
+def test_what_is_read_again_is_counted(prepared: Path, tmp_path: Path) -> None:
+    config = config_of(
+        copy_of(prepared, tmp_path), train={"steps": 3, "batch_size": 64},
+        data={"seq_len": 64, "mixture": {"weights": {"more": 1}}},
+    )  # fmt: skip
+    train_here(config)
+    stored = Store(Workdir(config.workdir).tokens).size("more", "train").tokens
+    epoch = (stored - 1) // 64 * 64  # the end of a source, which fills no window, is not read
+    for number, record in enumerate(records(config), 1):
+        assert record["source_tokens"] == {"words": 0, "more": number * 64 * 64}
+        assert record["source_epochs"] == {"words": 0, "more": number * 64 * 64 / epoch}
+        assert record["repeated_tokens"] == max(number * 64 * 64 - epoch, 0)
+    assert record["repeated_tokens"] > 0
 
 
 @pytest.mark.parametrize("step", [3, 4, 6], ids=["before", "at the border", "in a stage"])
