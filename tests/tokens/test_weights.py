@@ -2,13 +2,14 @@
 
 from fractions import Fraction
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaxlm.config.mixture import Mixture
+from jaxlm.config.mixture import Mixture as Options
 from jaxlm.errors import UserError
-from jaxlm.tokens.mixture import SHORT_CYCLE
+from jaxlm.tokens.mixture import SHORT_CYCLE, Mixture
 from jaxlm.tokens.weights import Kept, capped, weights_of
 
 
@@ -25,7 +26,7 @@ STREAMS = [
 
 
 def shares(**mixture: object) -> list[Fraction]:
-    weights = weights_of(Mixture.model_validate(mixture), STREAMS, "data.mixture")
+    weights = weights_of(Options.model_validate(mixture), STREAMS, "data.mixture")
     return [weight / sum(weights) for weight in weights]
 
 
@@ -45,13 +46,13 @@ def test_tags_share_by_the_weights_of_their_sources() -> None:
 
 
 def test_decimals_are_exact() -> None:
-    found = weights_of(Mixture(weights={"wiki": 0.1, "german": 0.2}), STREAMS, "x")
+    found = weights_of(Options(weights={"wiki": 0.1, "german": 0.2}), STREAMS, "x")
     assert found[2] * 2 == found[3] == Fraction(1, 5)
 
 
 def test_a_source_named_takes_part_whatever_its_own_weight() -> None:
     streams = [kept("a", weight=0.0), kept("b")]
-    assert weights_of(Mixture(weights={"a": 1}), streams, "x") == [1, 0]
+    assert weights_of(Options(weights={"a": 1}), streams, "x") == [1, 0]
 
 
 def test_temperature_makes_shares_more_alike() -> None:
@@ -80,13 +81,13 @@ def test_unimax_is_uniform() -> None:
 )
 def test_keys_that_fit_nothing_or_too_much(weights: dict[str, float], said: str) -> None:
     with pytest.raises(UserError) as caught:
-        weights_of(Mixture(weights=weights), STREAMS, "x")
+        weights_of(Options(weights=weights), STREAMS, "x")
     assert said in caught.value.messages[0]
 
 
 def test_smoothing_gives_nothing_to_a_source_that_a_tag_leaves_out() -> None:
     streams = [kept("a", weight=0.0), kept("b"), kept("c")]
-    smoothed = Mixture.model_validate(
+    smoothed = Options.model_validate(
         {"weights": {"kind=web": 1}, "smoothing": {"kind": "temperature", "temperature": 2}}
     )
     assert weights_of(smoothed, streams, "x")[0] == 0
@@ -95,9 +96,9 @@ def test_smoothing_gives_nothing_to_a_source_that_a_tag_leaves_out() -> None:
 def test_a_tag_whose_sources_have_no_weight() -> None:
     streams = [kept("a", weight=0.0), kept("b", weight=0.0), kept("c", kind="wiki")]
     with pytest.raises(UserError, match="kind=web: its sources have weight 0 or no text"):
-        weights_of(Mixture(weights={"kind=web": 1, "c": 1}), streams, "x")
+        weights_of(Options(weights={"kind=web": 1, "c": 1}), streams, "x")
     with pytest.raises(UserError, match="nothing is left to train on"):
-        weights_of(Mixture(), streams[:2], "data.mixture")
+        weights_of(Options(), streams[:2], "data.mixture")
 
 
 def test_unimax_as_published() -> None:
@@ -139,3 +140,18 @@ def test_no_source_has_more_than_its_room(
     if ratios:
         assert max(ratios) - min(ratios) <= rounded
         assert all(found[s] <= weights[s] * (max(ratios) + rounded) + 1 for s in used)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_limit_holds_for_examples_as_they_are_counted(seed: int) -> None:
+    """Of more of them than a cycle has slots, so that shares are rounded once more."""
+    rng = np.random.default_rng(seed)
+    examples = int(rng.integers(SHORT_CYCLE, 1 << 28))
+    weights = [Fraction(int(w)) for w in rng.integers(1, 1000, 5)]
+    room = [int(part * examples) for part in rng.uniform(0.02, 0.15, 4)]
+    found = capped(weights, [*room, None], examples)
+    assert found is not None
+    counts = Mixture(found).before(examples)
+    assert counts.sum() == examples
+    full = [count / space for count, space in zip(counts, room, strict=False)]
+    assert 0.99 < max(full) <= 1

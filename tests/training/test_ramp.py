@@ -4,10 +4,16 @@ import signal
 from pathlib import Path
 from typing import Any
 
+import jax
+import numpy as np
 import pytest
 
 from jaxlm.config import Config
+from jaxlm.parallel import make_mesh
+from jaxlm.tokens import open_loader
 from jaxlm.training import Stopped
+from jaxlm.training.batches import batches
+from jaxlm.workdir import Workdir
 from tests.training.runs import (
     arrays_of,
     config_of,
@@ -46,6 +52,18 @@ def test_batches_grow_and_the_rate_follows_the_tokens(straight: Path) -> None:
         wanted = seen / 1280 if seen < 1280 else (whole - seen) / (whole - 1280)
         assert record["learning_rate"] == pytest.approx(1e-2 * wanted, rel=1e-4, abs=1e-8)
         assert sum(record["source_tokens"].values()) == seen
+
+
+def test_a_step_computes_its_own_microbatches_alone(straight: Path) -> None:
+    config = ramped(straight)
+    loader = open_loader(config, Workdir(config.workdir))
+    with jax.set_mesh(make_mesh(config)):
+        for size, ready in zip(SIZES, batches(config, loader, 0, 12), strict=True):
+            assert ready.microbatches is not None
+            assert int(ready.microbatches) * 8 == size
+            assert ready.tokens == size * 32
+            assert ready.batch.tokens_BT.shape == (4, 8, 32), "the shape of all"
+            assert not np.asarray(ready.batch.weights_BT)[size // 8 :].any()
 
 
 @pytest.mark.parametrize("step", [2, 6])
