@@ -18,7 +18,7 @@ from jaxlm.config.objective import FIM
 from jaxlm.config.tokens import Tokenizer
 from jaxlm.errors import UserError
 from jaxlm.objectives.fim import fim_ids
-from jaxlm.tokens import load_tokenizer, tokenize, train_tokenizer
+from jaxlm.tokens import load_tokenizer, measure_tokenizer, tokenize, train_tokenizer
 from jaxlm.tokens.store import SPLITS, Split, Store
 from jaxlm.workdir import Workdir
 from tests.tokens.conftest import AWKWARD, CODE, TOPICS, make_config, write_corpus
@@ -40,6 +40,20 @@ def documents(workdir: Workdir, source: str, split: Split) -> list[str]:
 def with_tokenizer(made: Workdir, folder: Path) -> Workdir:
     shutil.copytree(made.tokenizer, folder / "tokenizer")
     return Workdir(folder)
+
+
+def test_what_is_told_to_begin_is_told_to_end(tmp_path: Path) -> None:
+    workdir, told = Workdir(tmp_path), dict[str, tuple[int, int | None]]()
+
+    def progress(task: str, done: int, total: int | None, unit: str) -> None:
+        told[task] = done, total
+
+    write_corpus(workdir.corpus, {"topics": TOPICS[:40], "code": CODE})
+    train_tokenizer(make_config(), workdir, progress)
+    measure_tokenizer(make_config(), workdir, progress)
+    tokenize(make_config(), workdir, progress)
+    assert set(told) == {"sample text", "text to measure", "streams", "tokenize", "store"}
+    assert all(done == total for done, total in told.values()), told
 
 
 def test_every_document_is_there_once_and_exact(made: Workdir) -> None:
