@@ -14,7 +14,7 @@ from jaxlm.config import load
 from jaxlm.config.load import validate
 from jaxlm.errors import UsageError
 from jaxlm.mixing import refuse, search
-from jaxlm.mixing.search import sentence
+from jaxlm.mixing.search import _choose, sentence
 from jaxlm.reports import Terminal
 from jaxlm.reports.mix import mix_lines, write_mix_report
 from jaxlm.workdir import Workdir
@@ -166,3 +166,19 @@ def test_a_target_without_validation_documents_is_refused(tmp_path: Path) -> Non
     assert result.exit_code == 1
     assert "source one: has no validation documents" in result.stderr
     assert "mix.target" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("tried", "chosen"),
+    [
+        ([1.0, 1.1, 0.9], "found"),  # alike
+        ([0.5, 0.6, 0.4], "tried 7"),  # better with each seed, by the same
+        ([0.9, 1.1, 0.6], "found"),  # better on the average, by less than seeds differ
+        ([2.0, 2.1, 1.9], "found"),
+    ],
+)
+def test_a_mixture_that_was_tried_is_taken_where_it_is_better_beyond_chance(
+    tried: list[float], chosen: str
+) -> None:
+    confirmed = {"found": np.array([1.0, 1.1, 0.9]), "tried 7": np.array(tried)}
+    assert _choose(confirmed) == chosen
